@@ -1,0 +1,64 @@
+#include "port/buffer_pool.hpp"
+
+#include <sys/mman.h>
+
+#include <bit>
+
+#include "base/assert.hpp"
+
+namespace udm {
+
+BufferPool::~BufferPool() {
+    for (const Slab& slab : slabs_) ::munmap(slab.start, slab.bytes);
+}
+
+unsigned BufferPool::class_of(std::size_t bytes) noexcept {
+    ASSERT(bytes > 0 && bytes <= kLargest);
+    const std::size_t pages = (bytes + kSmallest - 1) / kSmallest;
+    return static_cast<unsigned>(std::bit_width(pages - 1));
+}
+
+void BufferPool::grow(unsigned size_class) noexcept {
+    const std::size_t size = kSmallest << size_class;
+    const std::size_t bytes = size > kSlab ? size : kSlab;
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT(memory != MAP_FAILED);
+    auto* start = static_cast<std::byte*>(memory);
+    slabs_.push_back({start, bytes});
+    bytes_held_ += bytes;
+    if (listener_) listener_->slab_added(start, bytes);
+    for (std::size_t at = bytes; at >= size; at -= size) {
+        auto* free = reinterpret_cast<Free*>(start + at - size);
+        free->next = free_[size_class];
+        free_[size_class] = free;
+    }
+}
+
+std::byte* BufferPool::take(std::size_t bytes) noexcept {
+    const unsigned size_class = class_of(bytes);
+    if (!free_[size_class]) grow(size_class);
+    Free* free = free_[size_class];
+    free_[size_class] = free->next;
+    bytes_out_ += kSmallest << size_class;
+    return reinterpret_cast<std::byte*>(free);
+}
+
+void BufferPool::give(std::byte* buffer, std::size_t bytes) noexcept {
+    const unsigned size_class = class_of(bytes);
+    ASSERT(bytes_out_ >= kSmallest << size_class);
+    bytes_out_ -= kSmallest << size_class;
+    auto* free = reinterpret_cast<Free*>(buffer);
+    free->next = free_[size_class];
+    free_[size_class] = free;
+}
+
+void BufferPool::trim() noexcept {
+    for (unsigned c = class_of(std::size_t{256} << 10); c < kClasses; ++c) {
+        for (Free* free = free_[c]; free; free = free->next) {
+            // All but the first page, which holds the link.
+            ::madvise(reinterpret_cast<std::byte*>(free) + kSmallest, (kSmallest << c) - kSmallest, MADV_DONTNEED);
+        }
+    }
+}
+
+}  // namespace udm

@@ -1,0 +1,60 @@
+// Aligned memory for payloads and copies, in sizes of powers of two. A reactor has one; the engine registers
+// its slabs with the ring as they come.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace udm {
+
+class BufferPool {
+  public:
+    static constexpr std::size_t kSmallest = 4096;
+    static constexpr std::size_t kLargest = std::size_t{32} << 20;
+
+    // Told of each new slab, to register it; the slab lives as long as the pool.
+    class SlabListener {
+      public:
+        virtual void slab_added(std::byte* start, std::size_t bytes) noexcept = 0;
+
+      protected:
+        ~SlabListener() = default;
+    };
+
+    BufferPool() = default;
+    BufferPool(const BufferPool&) = delete;
+    BufferPool& operator=(const BufferPool&) = delete;
+    ~BufferPool();
+
+    // At least `bytes` (1 .. kLargest), aligned to 4096. Content is whatever it was.
+    std::byte* take(std::size_t bytes) noexcept;
+    void give(std::byte* buffer, std::size_t bytes) noexcept;    // `bytes` as taken
+    void set_listener(SlabListener* listener) noexcept { listener_ = listener; }
+    std::size_t bytes_out() const noexcept { return bytes_out_; }
+    std::size_t bytes_held() const noexcept { return bytes_held_; }
+    // Gives the pages of unused buffers above 256 KiB back to the system.
+    void trim() noexcept;
+
+  private:
+    static constexpr std::size_t kSlab = std::size_t{1} << 20;
+    static constexpr unsigned kClasses = 14;    // 4 KiB .. 32 MiB
+    struct Free {
+        Free* next;
+    };
+    struct Slab {
+        std::byte* start;
+        std::size_t bytes;
+    };
+    static unsigned class_of(std::size_t bytes) noexcept;
+    void grow(unsigned size_class) noexcept;
+
+    std::array<Free*, kClasses> free_{};
+    std::vector<Slab> slabs_;
+    SlabListener* listener_ = nullptr;
+    std::size_t bytes_out_ = 0;
+    std::size_t bytes_held_ = 0;
+};
+
+}  // namespace udm

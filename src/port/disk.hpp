@@ -1,0 +1,96 @@
+// The one seam: everything that can be read and written is a Disk. A file through io_uring, memory, a simulated
+// disk, an NBD client, and a mapped device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.hpp"
+#include "base/units.hpp"
+#include "port/io.hpp"
+
+namespace udm {
+
+// What a disk can do and wants. Bytes unless it says otherwise.
+struct Limits {
+    Sectors size{};
+    std::uint32_t logical_block = kSectorSize;    // requests start and end on multiples of it
+    std::uint32_t physical_block = kSectorSize;
+    std::uint32_t optimal_io = 0;                 // 0: no wish
+    std::uint32_t memory_alignment = 1;           // of the buffers' addresses; the disk copies what is not aligned
+    Sectors max_transfer{};                       // of one request, 0: no limit (core splits)
+    std::uint32_t discard_granularity = 0;
+    bool discard = false;                         // discards do something
+    bool write_zeroes = true;                     // false: answered with `unsupported`
+    bool fast_zeroes = false;                     // write_zeroes is quicker than writing
+    bool volatile_cache = true;                   // flushes are needed
+    bool read_only = false;
+};
+
+class Disk {
+  public:
+    virtual ~Disk() = default;
+    // Exactly one completion of the topmost frame, later, from the reactor, never inside submit(). The extent
+    // lies within limits().size (core has checked it; a leaf answers `invalid` when its file has shrunk since).
+    //   runs on  home reactor of this disk
+    virtual void submit(Io& io) noexcept = 0;
+    // May change at run time only in `size`. A leaf finds out again when asked by refresh().
+    virtual const Limits& limits() const noexcept = 0;
+    // Asks the system again for the size (a file that has grown). Cheap; may be called from the home reactor.
+    virtual void refresh() noexcept {}
+};
+
+// What a device is, whatever it is called: device and inode of a file, number of a block device, number of a
+// mapped device (decision 15). Two words that open the same thing give the same identity.
+struct DiskId {
+    enum class Kind : std::uint8_t { none, file, block, mapped, memory, remote } kind = Kind::none;
+    std::uint64_t device = 0, inode = 0;
+    auto operator<=>(const DiskId&) const = default;
+};
+
+enum class OpenMode : std::uint8_t { read, write };
+
+// A device named in a table line, open as long as this lives. Belongs to the target that asked for it;
+// destroyed on its home reactor (closing what may block happens elsewhere).
+class OpenDevice {
+  public:
+    virtual ~OpenDevice() = default;
+    virtual Disk& disk() noexcept = 0;
+    virtual const DiskId& id() const noexcept = 0;
+    // As given in the table, for status and table lines.
+    virtual const std::string& words() const noexcept = 0;
+    // What info and deps show; stable for the device's life.
+    virtual std::uint32_t major() const noexcept = 0;
+    virtual std::uint32_t minor() const noexcept = 0;
+};
+
+// Opens the devices of table lines. Control plane: may block; not on a reactor (in the simulated world there is
+// one thread and nothing blocks).
+class DeviceOpener {
+  public:
+    virtual ~DeviceOpener() = default;
+    // Errors: no_device when there is none, busy when it is locked by others, read_only, denied, bad_argument.
+    virtual Result<std::unique_ptr<OpenDevice>> open(std::string_view words, OpenMode mode) = 0;
+};
+
+// Remembers, outside of the devices themselves, that a store must never be trusted again (decision 11): asked
+// for when the store cannot be told so on its own disk. Synced when record() completes.
+class LostStores {
+  public:
+    class Recorded {
+      public:
+        virtual void recorded(IoStatus status) noexcept = 0;
+
+      protected:
+        ~Recorded() = default;
+    };
+    virtual ~LostStores() = default;
+    // Home reactor; answers later through `done`, on the caller's reactor, even if it cannot be kept.
+    virtual void record(const DiskId& store, const std::string& words, Recorded& done) noexcept = 0;
+    virtual bool is_lost(const DiskId& store) const noexcept = 0;    // any thread
+    virtual void forget(const DiskId& store) noexcept = 0;           // any thread; after the store's own mark is durable
+};
+
+}  // namespace udm
