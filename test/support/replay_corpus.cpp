@@ -1,0 +1,62 @@
+// Runs a fuzzer's function without libFuzzer: over every file of its corpus, as it is, cut short at every length (of small ones) and
+// with each byte damaged in turn. So what the fuzzers once found stays found in builds that have no clang.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+
+namespace {
+
+using Input = std::vector<std::uint8_t>;
+
+std::vector<Input> corpus() {
+    std::vector<Input> inputs;
+    if (std::filesystem::is_directory(UDM_CORPUS))
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(UDM_CORPUS))
+            if (entry.is_regular_file()) {
+                std::ifstream file(entry.path(), std::ios::binary);
+                inputs.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+            }
+    return inputs;
+}
+
+// A copy of the exact size, so that a sanitizer sees a read behind its end.
+void feed(const Input& input, std::size_t size) {
+    const Input copy(input.begin(), input.begin() + static_cast<std::ptrdiff_t>(size));
+    EXPECT_EQ(LLVMFuzzerTestOneInput(copy.data(), copy.size()), 0);
+}
+
+constexpr std::size_t kVariantsMax = 512;    // of each kind and input: a replay is quick, finding is the fuzzer's job
+
+TEST(Corpus, IsTakenWithoutHarm) {
+    feed({}, 0);
+    for (const Input& input : corpus()) feed(input, input.size());
+}
+
+TEST(Corpus, CutShortIsTakenWithoutHarm) {
+    for (const Input& input : corpus()) {
+        const std::size_t step = std::max<std::size_t>(1, input.size() / kVariantsMax);
+        for (std::size_t size = 0; size < input.size(); size += step) feed(input, size);
+    }
+}
+
+TEST(Corpus, DamagedIsTakenWithoutHarm) {
+    for (Input input : corpus()) {
+        const std::size_t step = std::max<std::size_t>(1, input.size() / kVariantsMax);
+        for (std::size_t at = 0; at < input.size(); at += step)
+            for (const std::uint8_t damage : {0x01, 0x80, 0xff}) {
+                input[at] ^= damage;
+                feed(input, input.size());
+                input[at] ^= damage;
+            }
+    }
+}
+
+}  // namespace
