@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "base/abandon.hpp"
 #include "base/assert.hpp"
 
 namespace udm {
@@ -12,7 +13,7 @@ class ListHook {
     ListHook() = default;
     ListHook(const ListHook&) = delete;
     ListHook& operator=(const ListHook&) = delete;
-    ~ListHook() { ASSERT(!linked()); }
+    ~ListHook() { ASSERT(!linked() || Abandoning::now()); }
     bool linked() const noexcept { return next_ != nullptr; }
     // Leaves whatever list it is on.
     void unlink() noexcept {
@@ -37,7 +38,7 @@ class List {
     List(const List&) = delete;
     List& operator=(const List&) = delete;
     ~List() {
-        ASSERT(empty());
+        ASSERT(empty() || Abandoning::now());
         head_.next_ = head_.prev_ = nullptr;
     }
 

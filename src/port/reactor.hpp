@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/abandon.hpp"
 #include "base/intrusive.hpp"
 #include "base/pool.hpp"
 #include "base/prng.hpp"
@@ -37,7 +38,7 @@ class Timer {
     bool armed() const noexcept { return slot_ != kIdle; }
 
   protected:
-    ~Timer() { ASSERT(!armed()); }
+    virtual ~Timer() { ASSERT(!armed() || Abandoning::now()); }
 
   private:
     friend class Reactor;
