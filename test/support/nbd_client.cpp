@@ -1,4 +1,4 @@
-#include "support/nbd_client.hpp"
+#include "test/support/nbd_client.hpp"
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -81,7 +81,8 @@ void write_all(int fd, const void* from, std::size_t size) {
 int connect_unix(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) throw ConnectError(ENAMETOOLONG, "socket path too long: " + path);
+    if (path.size() >= sizeof address.sun_path)
+        throw ConnectError(ENAMETOOLONG, "socket path too long: " + path);
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) fail_errno("socket");
@@ -144,9 +145,7 @@ void negotiate(Connection& c, const std::string& name, int timeout_ms) {
     const auto name_length = static_cast<std::uint32_t>(name.size());
     go.length = 4 + name_length + 4;
     go.name_length = name_length;
-    const struct {
-        be16 count{1}, block_size{kInfoBlockSize};
-    } ask;
+    const struct { be16 count{1}, block_size{kInfoBlockSize}; } ask;
     std::string message(reinterpret_cast<const char*>(&go), sizeof go);
     message += name;
     message.append(reinterpret_cast<const char*>(&ask), sizeof ask);
@@ -162,7 +161,8 @@ void negotiate(Connection& c, const std::string& name, int timeout_ms) {
         read_all(c.fd, body.data(), body.size(), timeout_ms);
         const std::uint32_t type = reply.type;
         if (type & kReplyErrorBit)
-            throw ConnectError(ENOENT, "server refuses export '" + name + "': " + std::string(body.begin(), body.end()));
+            throw ConnectError(
+                ENOENT, "server refuses export '" + name + "': " + std::string(body.begin(), body.end()));
         if (type == kReplyAck) break;
         if (type != kReplyInfo || body.size() < 2) fail_protocol("unexpected option reply");
         be16 info;

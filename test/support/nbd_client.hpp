@@ -1,5 +1,6 @@
 // The client's side of NBD for load generators and tests: URI, handshake, and the structures on the wire.
-// It shares no code with the server under test. Source of the facts: the NBD project's doc/proto.md and doc/uri.md.
+// It shares no code with the server under test. Source of the facts: the NBD project's doc/proto.md and
+// doc/uri.md.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,14 @@ inline constexpr std::uint32_t kOptGo = 7;
 inline constexpr std::uint32_t kReplyAck = 1, kReplyInfo = 3, kReplyErrorBit = 0x80000000;
 inline constexpr std::uint16_t kInfoExport = 0, kInfoBlockSize = 3;
 
-enum Command : std::uint16_t { kRead = 0, kWrite = 1, kDisconnect = 2, kFlush = 3, kTrim = 4, kWriteZeroes = 6 };
+enum Command : std::uint16_t {
+    kRead = 0,
+    kWrite = 1,
+    kDisconnect = 2,
+    kFlush = 3,
+    kTrim = 4,
+    kWriteZeroes = 6
+};
 inline constexpr std::uint16_t kCommandFua = 1;
 
 inline constexpr std::uint16_t kHasFlags = 1, kReadOnly = 2, kSendFlush = 4, kSendFua = 8, kSendTrim = 32,
@@ -48,7 +56,7 @@ struct Uri {
     std::string host, port, socket_path, export_name;
     bool is_unix = false;
 
-    static Uri parse(std::string_view text);    // throws std::invalid_argument, which names what is wrong
+    static Uri parse(std::string_view text);  // throws std::invalid_argument, which names what is wrong
 };
 
 // The server or the network failed; errno is kept where there is one (0: the peer broke the protocol).
@@ -61,14 +69,17 @@ struct ConnectError : std::runtime_error {
 struct Connection {
     int fd = -1;
     std::uint64_t size = 0;
-    std::uint16_t flags = 0;          // transmission flags
+    std::uint16_t flags = 0;  // transmission flags
     std::uint32_t block_min = 1, block_max = 32 << 20;
 
     Connection() = default;
     Connection(Connection&& o) noexcept { swap(o); }
-    Connection& operator=(Connection&& o) noexcept { swap(o); return *this; }
+    Connection& operator=(Connection&& o) noexcept {
+        swap(o);
+        return *this;
+    }
     ~Connection();
-    void close() noexcept;            // orderly if the server still listens: sends NBD_CMD_DISC
+    void close() noexcept;  // orderly if the server still listens: sends NBD_CMD_DISC
 
     // Connects and does GO. `timeout_ms` bounds each wait for the server. Throws ConnectError.
     static Connection open(const Uri& uri, int timeout_ms = 10'000);
@@ -77,6 +88,6 @@ struct Connection {
     void swap(Connection& o) noexcept;
 };
 
-std::string error_name(std::uint32_t error);    // NBD's error numbers are Linux's
+std::string error_name(std::uint32_t error);  // NBD's error numbers are Linux's
 
 }  // namespace nbd

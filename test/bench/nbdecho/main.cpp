@@ -1,5 +1,6 @@
-// nbdecho: the least that an NBD server can do, as the limit that others are measured against. One thread: one receive
-// for many requests, the data in place, one send for many replies. No features, no care for clients that misbehave.
+// nbdecho: the least that an NBD server can do, as the limit that others are measured against. One thread:
+// one receive for many requests, the data in place, one send for many replies. No features, no care for
+// clients that misbehave.
 #include <getopt.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -17,8 +18,8 @@
 #include <vector>
 
 #include "base/parse.hpp"
-#include "bench/nbdecho/session.hpp"
-#include "bench/nbdecho/store.hpp"
+#include "test/bench/nbdecho/session.hpp"
+#include "test/bench/nbdecho/store.hpp"
 
 namespace {
 
@@ -40,7 +41,8 @@ int listen_on(const std::string& path) {
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     ::unlink(path.c_str());
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(fd, 64) != 0)
+    if (fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+        ::listen(fd, 64) != 0)
         throw std::system_error(errno, std::system_category(), path);
     return fd;
 }
@@ -63,8 +65,10 @@ class Server {
             // now and then to look for a second client.
             errno = 0;
             echo::Session& only = *sessions_.front();
-            if (!only.serve_batch(0)) end(&only);
-            else if (errno == EAGAIN || turn % 4096 == 0) accept_all();
+            if (!only.serve_batch(0))
+                end(&only);
+            else if (errno == EAGAIN || turn % 4096 == 0)
+                accept_all();
         }
     }
 
@@ -87,8 +91,10 @@ class Server {
         const int n = ::epoll_wait(epoll_, events, 64, -1);
         for (int i = 0; i < n; ++i) {
             auto* session = static_cast<echo::Session*>(events[i].data.ptr);
-            if (session == nullptr) accept_all();
-            else if (!session->serve_batch(MSG_DONTWAIT)) end(session);
+            if (session == nullptr)
+                accept_all();
+            else if (!session->serve_batch(MSG_DONTWAIT))
+                end(session);
         }
     }
     void end(echo::Session* session) {
@@ -103,17 +109,25 @@ class Server {
 }  // namespace
 
 int main(int argc, char** argv) {
-    static const option kLong[] = {{"socket", 1, nullptr, 's'}, {"size", 1, nullptr, 'z'},
-                                   {"direct", 0, nullptr, 'd'}, {"help", 0, nullptr, 'h'}, {}};
+    static const option kLong[] = {{"socket", 1, nullptr, 's'},
+                                   {"size", 1, nullptr, 'z'},
+                                   {"direct", 0, nullptr, 'd'},
+                                   {"help", 0, nullptr, 'h'},
+                                   {}};
     std::string socket;
     std::uint64_t size = 1ull << 30;
     bool direct = false;
     for (int c; (c = ::getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
-        if (c == 's') socket = optarg;
-        else if (c == 'z') size = udm::parse_size(optarg).value_or(0);
-        else if (c == 'd') direct = true;
-        else if (c == 'h') return std::fputs(kHelp, stdout), 0;
-        else refuse("unknown option");
+        if (c == 's')
+            socket = optarg;
+        else if (c == 'z')
+            size = udm::parse_size(optarg).value_or(0);
+        else if (c == 'd')
+            direct = true;
+        else if (c == 'h')
+            return std::fputs(kHelp, stdout), 0;
+        else
+            refuse("unknown option");
     }
     if (socket.empty()) refuse("--socket is needed");
     if (size == 0) refuse("--size: a number of bytes, such as 1G");

@@ -1,4 +1,4 @@
-#include "bench/nbdecho/session.hpp"
+#include "test/bench/nbdecho/session.hpp"
 
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -14,14 +14,15 @@ namespace {
 
 using udm::be16, udm::be32, udm::be64;
 
-constexpr std::size_t kLargest = 32 << 20;             // of one request
+constexpr std::size_t kLargest = 32 << 20;  // of one request
 constexpr std::size_t kInSize = kLargest + (1 << 20);
-constexpr std::size_t kBatchMax = 512;                 // two vectors a reply, IOV_MAX is 1024
+constexpr std::size_t kBatchMax = 512;  // two vectors a reply, IOV_MAX is 1024
 
 }  // namespace
 
 Session::Session(int fd, Store& store) : fd_{fd}, store_{store} {
-    void* p = ::mmap(nullptr, kInSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p =
+        ::mmap(nullptr, kInSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     in_ = static_cast<unsigned char*>(p);
     batch_.reserve(kBatchMax);
@@ -73,7 +74,8 @@ bool Session::handshake() {
             be64 magic;
             be32 option, length;
         } head;
-        if (!receive_exactly(&head, sizeof head) || head.magic != nbd::kOptionMagic || head.length > 65536) return false;
+        if (!receive_exactly(&head, sizeof head) || head.magic != nbd::kOptionMagic || head.length > 65536)
+            return false;
         if (!receive_exactly(in_, head.length)) return false;
         if (head.option != nbd::kOptGo) {
             constexpr std::uint32_t kUnsupported = nbd::kReplyErrorBit | 1;
@@ -137,7 +139,7 @@ bool Session::parse() {
         if (op.type == nbd::kRead) reading += (op.length + 4095) & ~std::size_t{4095};
         const bool known = op.type == nbd::kRead || op.type == nbd::kWrite || op.type == nbd::kFlush;
         if (!known || op.offset > store_.size() || op.length > store_.size() - op.offset) {
-            op.type = 0xffff;    // no store knows it
+            op.type = 0xffff;  // no store knows it
             op.error = EINVAL;
         }
         batch_.push_back(op);
@@ -156,10 +158,13 @@ bool Session::reply() {
         nbd::SimpleReply& header = headers_[i];
         header.error = op.error;
         header.handle = op.handle;
-        const bool follows_header = !out_.empty() && static_cast<char*>(out_.back().iov_base) + out_.back().iov_len ==
-                                                         reinterpret_cast<char*>(&header);
-        if (follows_header) out_.back().iov_len += sizeof header;
-        else out_.push_back({&header, sizeof header});
+        const bool follows_header =
+            !out_.empty() && static_cast<char*>(out_.back().iov_base) + out_.back().iov_len ==
+                                 reinterpret_cast<char*>(&header);
+        if (follows_header)
+            out_.back().iov_len += sizeof header;
+        else
+            out_.push_back({&header, sizeof header});
         left += sizeof header;
         if (op.type == nbd::kRead && op.error == 0) {
             out_.push_back({op.data, op.length});

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "bench/nbdecho/store.hpp"
-#include "support/nbd_client.hpp"
+#include "test/bench/nbdecho/store.hpp"
+#include "test/support/nbd_client.hpp"
 
 namespace echo {
 
@@ -19,7 +19,7 @@ class Session {
     Session& operator=(const Session&) = delete;
 
     int fd() const noexcept { return fd_; }
-    bool handshake();                 // false: the client left
+    bool handshake();  // false: the client left
     // Receives what is there, does it and answers. False: the client is gone or broke the protocol.
     bool serve_batch(int receive_flags);
 
@@ -32,7 +32,7 @@ class Session {
 
     int fd_;
     Store& store_;
-    unsigned char* in_;               // one large buffer; at most one incomplete request stays in it
+    unsigned char* in_;  // one large buffer; at most one incomplete request stays in it
     std::size_t in_fill_ = 0;
     std::vector<Op> batch_;
     std::vector<nbd::SimpleReply> headers_;

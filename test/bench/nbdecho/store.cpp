@@ -1,4 +1,4 @@
-#include "bench/nbdecho/store.hpp"
+#include "test/bench/nbdecho/store.hpp"
 
 #include <fcntl.h>
 #include <liburing.h>
@@ -11,13 +11,14 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "support/nbd_client.hpp"
+#include "test/support/nbd_client.hpp"
 
 namespace echo {
 namespace {
 
 unsigned char* map_memory(std::size_t size) {
-    void* p = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::system_error(errno, std::system_category(), "mmap");
     return static_cast<unsigned char*>(p);
 }
@@ -43,8 +44,10 @@ class MemoryStore final : public Store {
     explicit MemoryStore(std::uint64_t size) : memory_{map_memory(size)} { size_ = size; }
     void execute(std::span<Op> batch) override {
         for (auto& op : batch) {
-            if (op.type == nbd::kRead) op.data = memory_ + op.offset;
-            else if (op.type == nbd::kWrite) std::memcpy(memory_ + op.offset, op.data, op.length);
+            if (op.type == nbd::kRead)
+                op.data = memory_ + op.offset;
+            else if (op.type == nbd::kWrite)
+                std::memcpy(memory_ + op.offset, op.data, op.length);
         }
     }
 
@@ -87,7 +90,8 @@ class FileStore : public Store {
 class DirectStore final : public FileStore {
   public:
     explicit DirectStore(const std::string& path) : FileStore(path, O_DIRECT) {
-        int rc = ::io_uring_queue_init(kEntries, &ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+        int rc =
+            ::io_uring_queue_init(kEntries, &ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
         if (rc < 0) rc = ::io_uring_queue_init(kEntries, &ring_, 0);
         if (rc < 0) fail("io_uring", -rc);
         const iovec buffer{scratch_, kRegistered};
@@ -111,12 +115,16 @@ class DirectStore final : public FileStore {
             io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
             if (op.type == nbd::kRead) {
                 op.data = at;
-                if (fixed) ::io_uring_prep_read_fixed(sqe, 0, at, op.length, op.offset, 0);
-                else ::io_uring_prep_read(sqe, 0, at, op.length, op.offset);
+                if (fixed)
+                    ::io_uring_prep_read_fixed(sqe, 0, at, op.length, op.offset, 0);
+                else
+                    ::io_uring_prep_read(sqe, 0, at, op.length, op.offset);
             } else {
-                std::memcpy(at, op.data, op.length);    // a payload within the stream is not aligned
-                if (fixed) ::io_uring_prep_write_fixed(sqe, 0, at, op.length, op.offset, 0);
-                else ::io_uring_prep_write(sqe, 0, at, op.length, op.offset);
+                std::memcpy(at, op.data, op.length);  // a payload within the stream is not aligned
+                if (fixed)
+                    ::io_uring_prep_write_fixed(sqe, 0, at, op.length, op.offset, 0);
+                else
+                    ::io_uring_prep_write(sqe, 0, at, op.length, op.offset);
                 if (op.fua) sqe->rw_flags = RWF_DSYNC;
             }
             sqe->flags |= IOSQE_FIXED_FILE;

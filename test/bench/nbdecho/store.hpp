@@ -10,21 +10,21 @@
 namespace echo {
 
 struct Op {
-    std::uint16_t type;         // nbd::Command
+    std::uint16_t type;  // nbd::Command
     bool fua;
     std::uint32_t length;
-    std::uint32_t error;        // out
+    std::uint32_t error;  // out
     std::uint64_t handle;
     std::uint64_t offset;
-    unsigned char* data;        // a write's payload; out, a read's: valid until the next batch
+    unsigned char* data;  // a write's payload; out, a read's: valid until the next batch
 };
 
-inline constexpr std::size_t kScratchSize = 64 << 20;    // reads of one batch stay below this
+inline constexpr std::size_t kScratchSize = 64 << 20;  // reads of one batch stay below this
 
 class Store {
   public:
     virtual ~Store() = default;
-    virtual void execute(std::span<Op> batch) = 0;    // offsets are within size()
+    virtual void execute(std::span<Op> batch) = 0;  // offsets are within size()
     std::uint64_t size() const noexcept { return size_; }
 
   protected:

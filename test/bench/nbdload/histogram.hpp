@@ -28,7 +28,7 @@ class Histogram {
     void clear() noexcept { *this = Histogram{}; }
 
   private:
-    static constexpr unsigned kBits = 6;    // 64 buckets for each power of two
+    static constexpr unsigned kBits = 6;  // 64 buckets for each power of two
     static std::size_t bucket(std::uint64_t v) noexcept {
         if (v < (1u << kBits)) return v;
         const unsigned shift = static_cast<unsigned>(std::bit_width(v)) - kBits - 1;

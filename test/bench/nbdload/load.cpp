@@ -1,4 +1,4 @@
-#include "bench/nbdload/load.hpp"
+#include "test/bench/nbdload/load.hpp"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -30,7 +30,10 @@ constexpr std::size_t kIovMax = 1024;
 }  // namespace
 
 Plan::Plan(const Options& o, std::uint64_t export_size)
-    : start_{o.start}, size_{o.size}, random_{o.mode == Mode::randread || o.mode == Mode::randwrite}, prng_{o.seed} {
+    : start_{o.start},
+      size_{o.size},
+      random_{o.mode == Mode::randread || o.mode == Mode::randwrite},
+      prng_{o.seed} {
     if (o.start > export_size) throw std::invalid_argument("--start is beyond the export's end");
     const std::uint64_t range = o.range != 0 ? o.range : export_size - o.start;
     if (range > export_size - o.start) throw std::invalid_argument("--range goes beyond the export's end");
@@ -38,7 +41,8 @@ Plan::Plan(const Options& o, std::uint64_t export_size)
     if (blocks_ == 0) throw std::invalid_argument("the range holds no block of --size");
     limit_ = o.requests != 0 ? o.requests : ~0ull;
     if (!o.each_block_once()) return;
-    if (blocks_ > (1ull << 28)) throw std::invalid_argument("firsttouch and again take ranges of at most 2^28 blocks");
+    if (blocks_ > (1ull << 28))
+        throw std::invalid_argument("firsttouch and again take ranges of at most 2^28 blocks");
     order_.resize(blocks_);
     for (std::uint32_t i = 0; i < blocks_; ++i) order_[i] = i;
     shuffle(order_, prng_);
@@ -49,7 +53,9 @@ Plan::Plan(const Options& o, std::uint64_t export_size)
 
 bool Plan::next(std::uint64_t& offset) noexcept {
     if (issued_ == limit_) return false;
-    const std::uint64_t block = !order_.empty() ? order_[issued_] : random_ ? prng_.below(blocks_) : issued_ % blocks_;
+    const std::uint64_t block = !order_.empty() ? order_[issued_]
+                                : random_       ? prng_.below(blocks_)
+                                                : issued_ % blocks_;
     ++issued_;
     offset = start_ + block * size_;
     return true;
@@ -58,7 +64,7 @@ bool Plan::next(std::uint64_t& offset) noexcept {
 Load::Load(const Options& options, const nbd::Uri& uri) : options_{options} {
     epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
     payload_.resize(options.size);
-    udm::Prng prng{options.seed ^ 0xda7a};    // random content: no server may take it for zeroes
+    udm::Prng prng{options.seed ^ 0xda7a};  // random content: no server may take it for zeroes
     for (auto& byte : payload_) byte = static_cast<unsigned char>(prng.next());
     peers_.resize(options.connections);
     for (auto& peer : peers_) {
@@ -73,9 +79,11 @@ Load::Load(const Options& options, const nbd::Uri& uri) : options_{options} {
         ::epoll_ctl(epoll_, EPOLL_CTL_ADD, peer.connection.fd, &event);
     }
     const auto& c = peers_.front().connection;
-    if (options.writes() && (c.flags & nbd::kReadOnly)) throw std::invalid_argument("the export is read-only");
+    if (options.writes() && (c.flags & nbd::kReadOnly))
+        throw std::invalid_argument("the export is read-only");
     if (options.fua && !(c.flags & nbd::kSendFua)) throw std::invalid_argument("the export has no FUA");
-    if (options.flush_every != 0 && !(c.flags & nbd::kSendFlush)) throw std::invalid_argument("the export has no flush");
+    if (options.flush_every != 0 && !(c.flags & nbd::kSendFlush))
+        throw std::invalid_argument("the export has no flush");
     plan_ = std::make_unique<Plan>(options, c.size);
 }
 
@@ -105,7 +113,8 @@ Result Load::run() {
             for (int i = 0; i < n; ++i) {
                 auto& peer = *static_cast<Peer*>(events[static_cast<std::size_t>(i)].data.ptr);
                 if (events[static_cast<std::size_t>(i)].events & EPOLLOUT) send(peer);
-                if (events[static_cast<std::size_t>(i)].events & ~std::uint32_t{EPOLLOUT}) receive(peer, false);
+                if (events[static_cast<std::size_t>(i)].events & ~std::uint32_t{EPOLLOUT})
+                    receive(peer, false);
             }
         }
         if (!counting_ && now_ns_ >= warm_until) start_counting();
@@ -135,7 +144,7 @@ void Load::add_request(Peer& peer, std::uint16_t type, std::uint64_t offset, std
 
 // Puts every free slot to work, then sends all that is new at once.
 void Load::fill(Peer& peer) {
-    if (peer.out_next < peer.out.size()) return;    // the socket is full: later, from send()
+    if (peer.out_next < peer.out.size()) return;  // the socket is full: later, from send()
     peer.out.clear();
     peer.out_next = 0;
     while (issuing_ && !peer.free.empty()) {
@@ -222,7 +231,7 @@ void Load::parse(Peer& peer) {
         at += sizeof reply;
         complete(peer, reply.handle, reply.error, now_ns_);
     }
-    std::memmove(peer.in.get(), &peer.in[at], peer.in_fill - at);    // less than one header
+    std::memmove(peer.in.get(), &peer.in[at], peer.in_fill - at);  // less than one header
     peer.in_fill -= at;
 }
 
@@ -232,9 +241,10 @@ void Load::complete(Peer& peer, std::uint64_t handle, std::uint32_t error, std::
     Slot& slot = peer.slots[handle];
     const std::uint16_t type = slot.request.type;
     if (error != 0)
-        throw nbd::ConnectError(static_cast<int>(error), "request of type " + std::to_string(type) + " at byte " +
-                                                             std::to_string(std::uint64_t{slot.request.offset}) +
-                                                             " failed: " + nbd::error_name(error));
+        throw nbd::ConnectError(static_cast<int>(error),
+                                "request of type " + std::to_string(type) + " at byte " +
+                                    std::to_string(std::uint64_t{slot.request.offset}) +
+                                    " failed: " + nbd::error_name(error));
     if (type == nbd::kRead) peer.skip = slot.request.length;
     slot.busy = false;
     peer.free.push_back(static_cast<std::uint32_t>(handle));

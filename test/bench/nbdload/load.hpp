@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "base/prng.hpp"
-#include "bench/nbdload/histogram.hpp"
-#include "bench/nbdload/options.hpp"
-#include "bench/nbdload/process.hpp"
-#include "support/nbd_client.hpp"
+#include "test/bench/nbdload/histogram.hpp"
+#include "test/bench/nbdload/options.hpp"
+#include "test/bench/nbdload/process.hpp"
+#include "test/support/nbd_client.hpp"
 
 namespace load {
 
@@ -26,7 +26,7 @@ struct Result {
 // Which block comes next.
 class Plan {
   public:
-    Plan(const Options& options, std::uint64_t export_size);    // throws std::invalid_argument
+    Plan(const Options& options, std::uint64_t export_size);  // throws std::invalid_argument
     bool next(std::uint64_t& offset) noexcept;
     std::uint64_t block_count() const noexcept { return blocks_; }
 
@@ -34,13 +34,14 @@ class Plan {
     std::uint64_t start_, size_, blocks_, issued_ = 0, limit_ = 0;
     bool random_;
     udm::Prng prng_;
-    std::vector<std::uint32_t> order_;    // of firsttouch and again
+    std::vector<std::uint32_t> order_;  // of firsttouch and again
 };
 
 class Load {
   public:
-    Load(const Options& options, const nbd::Uri& uri);    // connects; throws nbd::ConnectError, std::invalid_argument
-    Result run();                                         // throws nbd::ConnectError
+    Load(const Options& options,
+         const nbd::Uri& uri);  // connects; throws nbd::ConnectError, std::invalid_argument
+    Result run();               // throws nbd::ConnectError
 
   private:
     static constexpr std::size_t kReceiveSize = 1 << 20;
@@ -53,11 +54,11 @@ class Load {
         nbd::Connection connection;
         std::vector<Slot> slots;
         std::vector<std::uint32_t> free;
-        std::vector<iovec> out;           // not yet taken by the socket, from `out_next` on
+        std::vector<iovec> out;  // not yet taken by the socket, from `out_next` on
         std::size_t out_next = 0;
         std::unique_ptr<unsigned char[]> in;
         std::size_t in_fill = 0;
-        std::uint64_t skip = 0;           // bytes of a payload still to come
+        std::uint64_t skip = 0;  // bytes of a payload still to come
         std::uint64_t writes_since_flush = 0;
         bool wants_out = false;
     };

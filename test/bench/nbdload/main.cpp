@@ -1,10 +1,10 @@
-// nbdload: a load generator that speaks NBD itself, with many requests a system call, so that the server is what is
-// measured. One thread. Simple replies only.
+// nbdload: a load generator that speaks NBD itself, with many requests a system call, so that the server is
+// what is measured. One thread. Simple replies only.
 #include <cstdio>
 #include <exception>
 #include <nlohmann/json.hpp>
 
-#include "bench/nbdload/load.hpp"
+#include "test/bench/nbdload/load.hpp"
 
 namespace {
 
@@ -13,8 +13,11 @@ using load::Options, load::Result;
 double us(std::uint64_t ns) { return static_cast<double>(ns) / 1e3; }
 
 nlohmann::ordered_json latencies(const load::Histogram& h) {
-    return {{"p50", us(h.percentile(0.5))},  {"p90", us(h.percentile(0.9))},     {"p99", us(h.percentile(0.99))},
-            {"p99.9", us(h.percentile(0.999))}, {"max", us(h.most())}};
+    return {{"p50", us(h.percentile(0.5))},
+            {"p90", us(h.percentile(0.9))},
+            {"p99", us(h.percentile(0.99))},
+            {"p99.9", us(h.percentile(0.999))},
+            {"max", us(h.most())}};
 }
 
 nlohmann::ordered_json as_json(const Options& o, const Result& r) {
@@ -56,12 +59,13 @@ nlohmann::ordered_json as_json(const Options& o, const Result& r) {
 
 void print_text(const Options& o, const Result& r) {
     const auto n = static_cast<double>(r.requests);
-    std::printf("%s %u B, %u connection%s, depth %u: %.0f requests/s, %.0f MiB/s\n", load::mode_name(o.mode), o.size,
-                o.connections, o.connections == 1 ? "" : "s", o.depth, n / r.seconds,
+    std::printf("%s %u B, %u connection%s, depth %u: %.0f requests/s, %.0f MiB/s\n", load::mode_name(o.mode),
+                o.size, o.connections, o.connections == 1 ? "" : "s", o.depth, n / r.seconds,
                 static_cast<double>(r.bytes) / r.seconds / (1 << 20));
     std::printf("  latency us: p50 %.0f, p99 %.0f, p99.9 %.0f, max %.0f; %llu requests in %.2f s\n",
-                us(r.latency.percentile(0.5)), us(r.latency.percentile(0.99)), us(r.latency.percentile(0.999)),
-                us(r.latency.most()), static_cast<unsigned long long>(r.requests), r.seconds);
+                us(r.latency.percentile(0.5)), us(r.latency.percentile(0.99)),
+                us(r.latency.percentile(0.999)), us(r.latency.most()),
+                static_cast<unsigned long long>(r.requests), r.seconds);
     if (o.pid != 0)
         std::printf("  server: %.2f us of CPU a request, %.0f %% of a core, %llu KiB resident\n",
                     us(r.server_after.cpu_ns - r.server_before.cpu_ns) / n,
@@ -77,7 +81,8 @@ int main(int argc, char** argv) {
         load::Load load{options, nbd::Uri::parse(options.uri)};
         const Result result = load.run();
         if (options.pid != 0 && result.server_after.cpu_ns == 0)
-            throw std::runtime_error("process " + std::to_string(options.pid) + " (--pid) is gone or not to be read");
+            throw std::runtime_error("process " + std::to_string(options.pid) +
+                                     " (--pid) is gone or not to be read");
         if (options.json)
             std::printf("%s\n", as_json(options, result).dump().c_str());
         else

@@ -1,4 +1,4 @@
-#include "bench/nbdload/options.hpp"
+#include "test/bench/nbdload/options.hpp"
 
 #include <getopt.h>
 
@@ -14,13 +14,14 @@ namespace load {
 namespace {
 
 constexpr std::array<std::pair<const char*, Mode>, 6> kModes{{{"read", Mode::read},
-                                                               {"write", Mode::write},
-                                                               {"randread", Mode::randread},
-                                                               {"randwrite", Mode::randwrite},
-                                                               {"firsttouch", Mode::firsttouch},
-                                                               {"again", Mode::again}}};
+                                                              {"write", Mode::write},
+                                                              {"randread", Mode::randread},
+                                                              {"randwrite", Mode::randwrite},
+                                                              {"firsttouch", Mode::firsttouch},
+                                                              {"again", Mode::again}}};
 
-constexpr const char* kHelp = R"(usage: nbdload [options] URI        nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=PATH
+constexpr const char* kHelp =
+    R"(usage: nbdload [options] URI        nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=PATH
 
 Loads an NBD server and prints requests per second, latencies and the server's CPU time per request.
 
@@ -44,7 +45,8 @@ Loads an NBD server and prints requests per second, latencies and the server's C
 
 std::uint64_t size_of(const char* option, const char* word) {
     const auto v = udm::parse_size(word);
-    if (!v) refuse(std::string("--") + option + ": a number of bytes, such as 4096 or 4K, not '" + word + "'");
+    if (!v)
+        refuse(std::string("--") + option + ": a number of bytes, such as 4096 or 4K, not '" + word + "'");
     return *v;
 }
 std::uint64_t count_of(const char* option, const char* word) {
@@ -55,7 +57,8 @@ std::uint64_t count_of(const char* option, const char* word) {
 double seconds_of(const char* option, const char* word) {
     char* end = nullptr;
     const double v = std::strtod(word, &end);
-    if (end == word || *end != 0 || v < 0) refuse(std::string("--") + option + ": seconds, not '" + word + "'");
+    if (end == word || *end != 0 || v < 0)
+        refuse(std::string("--") + option + ": seconds, not '" + word + "'");
     return v;
 }
 
@@ -68,7 +71,23 @@ const char* mode_name(Mode mode) {
 }
 
 Options parse_options(int argc, char** argv) {
-    enum { mode, connections, depth, size, start, range, requests, seconds, warmup, flush_every, fua, pid, seed, json, help };
+    enum {
+        mode,
+        connections,
+        depth,
+        size,
+        start,
+        range,
+        requests,
+        seconds,
+        warmup,
+        flush_every,
+        fua,
+        pid,
+        seed,
+        json,
+        help
+    };
     static const option kLong[] = {
         {"mode", 1, nullptr, mode},         {"connections", 1, nullptr, connections},
         {"depth", 1, nullptr, depth},       {"size", 1, nullptr, size},
@@ -90,21 +109,50 @@ Options parse_options(int argc, char** argv) {
                 if (!known) refuse(std::string("--mode: unknown mode '") + optarg + "'");
                 break;
             }
-            case connections: o.connections = static_cast<unsigned>(count_of(name, optarg)); break;
-            case depth: o.depth = static_cast<unsigned>(count_of(name, optarg)); break;
-            case size: o.size = static_cast<std::uint32_t>(size_of(name, optarg)); break;
-            case start: o.start = size_of(name, optarg); break;
-            case range: o.range = size_of(name, optarg); break;
-            case requests: o.requests = count_of(name, optarg); break;
-            case seconds: o.seconds = seconds_of(name, optarg); break;
-            case warmup: o.warmup = seconds_of(name, optarg); break;
-            case flush_every: o.flush_every = count_of(name, optarg); break;
-            case fua: o.fua = true; break;
-            case pid: o.pid = static_cast<pid_t>(count_of(name, optarg)); break;
-            case seed: o.seed = count_of(name, optarg); break;
-            case json: o.json = true; break;
-            case help: std::fputs(kHelp, stdout); std::exit(0);
-            default: refuse("unknown option or missing value");
+            case connections:
+                o.connections = static_cast<unsigned>(count_of(name, optarg));
+                break;
+            case depth:
+                o.depth = static_cast<unsigned>(count_of(name, optarg));
+                break;
+            case size:
+                o.size = static_cast<std::uint32_t>(size_of(name, optarg));
+                break;
+            case start:
+                o.start = size_of(name, optarg);
+                break;
+            case range:
+                o.range = size_of(name, optarg);
+                break;
+            case requests:
+                o.requests = count_of(name, optarg);
+                break;
+            case seconds:
+                o.seconds = seconds_of(name, optarg);
+                break;
+            case warmup:
+                o.warmup = seconds_of(name, optarg);
+                break;
+            case flush_every:
+                o.flush_every = count_of(name, optarg);
+                break;
+            case fua:
+                o.fua = true;
+                break;
+            case pid:
+                o.pid = static_cast<pid_t>(count_of(name, optarg));
+                break;
+            case seed:
+                o.seed = count_of(name, optarg);
+                break;
+            case json:
+                o.json = true;
+                break;
+            case help:
+                std::fputs(kHelp, stdout);
+                std::exit(0);
+            default:
+                refuse("unknown option or missing value");
         }
     }
     if (optind + 1 != argc) refuse("one URI is needed");
