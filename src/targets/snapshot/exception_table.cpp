@@ -1,0 +1,252 @@
+#include "targets/snapshot/exception_table.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace udm::snapshot {
+
+// Invariant: pages and leaves are never empty, but for the first leaf of an empty table; first_key of a leaf
+// is the first chunk of its first entry; entries do not overlap.
+
+ExceptionTable::ExceptionTable() {
+    pages_.push_back(std::make_unique<Page>());
+    pages_.front()->leaves[0] = {0, take_leaf(), 0};
+    pages_.front()->count = 1;
+}
+
+ExceptionTable::Leaf* ExceptionTable::take_leaf() {
+    if (spare_.empty()) {
+        owned_.push_back(std::make_unique_for_overwrite<Leaf>());
+        return owned_.back().get();
+    }
+    Leaf* leaf = spare_.back();
+    spare_.pop_back();
+    return leaf;
+}
+
+void ExceptionTable::reserve() {
+    while (spare_.size() < kSpareFull) {
+        owned_.push_back(std::make_unique_for_overwrite<Leaf>());
+        std::memset(owned_.back().get(), 0, sizeof(Leaf));    // touched here, not on the request's path
+        spare_.push_back(owned_.back().get());
+    }
+}
+
+std::uint64_t ExceptionTable::bytes() const noexcept {
+    return owned_.size() * sizeof(Leaf) + pages_.size() * sizeof(Page) + pages_.capacity() * sizeof(void*) +
+           owned_.capacity() * sizeof(void*) + spare_.capacity() * sizeof(void*);
+}
+
+ExceptionTable::Place ExceptionTable::last_at_or_below(std::uint64_t chunk) const noexcept {
+    const auto page_after = std::upper_bound(
+        pages_.begin(), pages_.end(), chunk,
+        [](std::uint64_t c, const std::unique_ptr<Page>& p) { return c < p->leaves[0].first_key; });
+    const std::size_t page = page_after == pages_.begin() ? 0 : static_cast<std::size_t>(page_after - pages_.begin()) - 1;
+    const Page& p = *pages_[page];
+    const LeafRef* leaf_after = std::upper_bound(
+        p.leaves.data(), p.leaves.data() + p.count, chunk,
+        [](std::uint64_t c, const LeafRef& l) { return c < l.first_key; });
+    const auto leaf = leaf_after == p.leaves.data() ? 0u : static_cast<unsigned>(leaf_after - p.leaves.data()) - 1;
+    const LeafRef& l = p.leaves[leaf];
+    const Entry* entries = l.leaf->entries.data();
+    const Entry* entry_after = std::upper_bound(entries, entries + l.count, chunk,
+                                                [](std::uint64_t c, const Entry& e) { return c < e.old_first(); });
+    return {page, leaf, entry_after == entries ? kBefore : static_cast<unsigned>(entry_after - entries) - 1};
+}
+
+std::optional<ExceptionTable::Place> ExceptionTable::after(Place place) const noexcept {
+    ++place.entry;    // kBefore becomes 0
+    if (place.entry < leaf_at(place).count) return place;
+    if (++place.leaf < pages_[place.page]->count) return Place{place.page, place.leaf, 0};
+    if (++place.page < pages_.size()) return Place{place.page, 0, 0};
+    return std::nullopt;
+}
+
+std::optional<ExceptionTable::Run> ExceptionTable::find(Chunk chunk) const noexcept {
+    const Place place = last_at_or_below(chunk.v);
+    if (place.entry == kBefore) return std::nullopt;
+    const Run run = leaf_at(place).leaf->entries[place.entry].run();
+    const std::uint64_t skip = chunk.v - run.old_first.v;
+    if (skip >= run.count.v) return std::nullopt;
+    return Run{chunk, run.new_first + Chunks{skip}, run.count - Chunks{skip}};
+}
+
+std::optional<Chunk> ExceptionTable::next_mapped(Chunk chunk) const noexcept {
+    const Place place = last_at_or_below(chunk.v);
+    if (place.entry != kBefore) {
+        const Entry& entry = leaf_at(place).leaf->entries[place.entry];
+        if (chunk.v < entry.old_first() + entry.count()) return chunk;
+    }
+    const auto next = after(place);
+    if (!next) return std::nullopt;
+    return Chunk{leaf_at(*next).leaf->entries[next->entry].old_first()};
+}
+
+void ExceptionTable::insert(Run run) {
+    ASSERT(run.count.v > 0 && run.old_first.v + run.count.v - 1 <= kChunkMax && run.new_first.v + run.count.v - 1 <= kChunkMax);
+    exceptions_ += run.count.v;
+    while (run.count.v != 0) {
+        Run part = run;
+        part.count.v = std::min(part.count.v, kRunMax);
+        run.old_first += part.count;
+        run.new_first += part.count;
+        run.count -= part.count;
+
+        const Place below = last_at_or_below(part.old_first.v);
+        const auto above = after(below);
+        if (above) {
+            const Run next = leaf_at(*above).leaf->entries[above->entry].run();
+            ASSERT(part.old_first.v + part.count.v <= next.old_first.v);
+        }
+        if (below.entry != kBefore) {
+            Entry& entry = leaf_at(below).leaf->entries[below.entry];
+            const Run before = entry.run();
+            ASSERT(before.old_first.v + before.count.v <= part.old_first.v);
+            if (before.old_first + before.count == part.old_first && before.new_first + before.count == part.new_first &&
+                before.count.v + part.count.v <= kRunMax) {
+                Run joined{before.old_first, before.new_first, before.count + part.count};
+                if (above) {
+                    const Run next = leaf_at(*above).leaf->entries[above->entry].run();
+                    if (joined.old_first + joined.count == next.old_first &&
+                        joined.new_first + joined.count == next.new_first && joined.count.v + next.count.v <= kRunMax) {
+                        joined.count += next.count;
+                        entry = Entry::of(joined);
+                        erase(*above);
+                        continue;
+                    }
+                }
+                entry = Entry::of(joined);
+                continue;
+            }
+        }
+        if (above) {
+            LeafRef& leaf = leaf_at(*above);
+            Entry& entry = leaf.leaf->entries[above->entry];
+            const Run next = entry.run();
+            if (part.old_first + part.count == next.old_first && part.new_first + part.count == next.new_first &&
+                part.count.v + next.count.v <= kRunMax) {
+                entry = Entry::of({part.old_first, part.new_first, part.count + next.count});
+                if (above->entry == 0) leaf.first_key = part.old_first.v;
+                continue;
+            }
+        }
+        put({below.page, below.leaf, below.entry + 1}, Entry::of(part));
+    }
+}
+
+void ExceptionTable::erase(Place where) noexcept {
+    LeafRef& leaf = leaf_at(where);
+    Entry* entries = leaf.leaf->entries.data();
+    std::move(entries + where.entry + 1, entries + leaf.count, entries + where.entry);
+    --leaf.count;
+    --entries_;
+    if (leaf.count != 0) {
+        if (where.entry == 0) leaf.first_key = entries[0].old_first();
+        return;
+    }
+    Page& page = *pages_[where.page];
+    if (page.count == 1 && pages_.size() == 1) {
+        leaf.first_key = 0;
+        return;
+    }
+    spare_.push_back(leaf.leaf);
+    std::move(page.leaves.begin() + where.leaf + 1, page.leaves.begin() + page.count, page.leaves.begin() + where.leaf);
+    if (--page.count == 0) pages_.erase(pages_.begin() + static_cast<std::ptrdiff_t>(where.page));
+}
+
+void ExceptionTable::put(Place where, const Entry& entry) {
+    if (leaf_at(where).count == kLeafEntries) where = make_room(where);
+    LeafRef& leaf = leaf_at(where);
+    Entry* entries = leaf.leaf->entries.data();
+    std::move_backward(entries + where.entry, entries + leaf.count, entries + leaf.count + 1);
+    entries[where.entry] = entry;
+    ++leaf.count;
+    ++entries_;
+    if (where.entry == 0) leaf.first_key = entry.old_first();
+}
+
+// Moves entries between neighbours so that the left one has `left_wants`.
+void ExceptionTable::move_entries(LeafRef& left, LeafRef& right, unsigned left_wants) noexcept {
+    Entry* l = left.leaf->entries.data();
+    Entry* r = right.leaf->entries.data();
+    if (left.count > left_wants) {
+        const unsigned n = left.count - left_wants;
+        std::move_backward(r, r + right.count, r + right.count + n);
+        std::copy(l + left_wants, l + left.count, r);
+        left.count -= n;
+        right.count += n;
+    } else {
+        const unsigned n = left_wants - left.count;
+        std::copy(r, r + n, l + left.count);
+        std::move(r + n, r + right.count, r);
+        left.count += n;
+        right.count -= n;
+    }
+    if (left.count != 0) left.first_key = l[0].old_first();
+    if (right.count != 0) right.first_key = r[0].old_first();
+}
+
+void ExceptionTable::insert_leaf(std::size_t page_index, unsigned at, LeafRef leaf) {
+    Page& page = *pages_[page_index];
+    ASSERT(page.count < kPageLeaves);
+    std::move_backward(page.leaves.begin() + at, page.leaves.begin() + page.count, page.leaves.begin() + page.count + 1);
+    page.leaves[at] = leaf;
+    ++page.count;
+}
+
+// The leaf at `where` is full: shares with a neighbour that has room, or makes three leaves of two full ones (two of
+// one at the end, where entries often come in order). Returns where the entry belongs now.
+ExceptionTable::Place ExceptionTable::make_room(Place where) {
+    if (pages_[where.page]->count == kPageLeaves) {
+        auto upper = std::make_unique<Page>();
+        Page& lower = *pages_[where.page];
+        upper->count = kPageLeaves / 2;
+        lower.count = kPageLeaves - upper->count;
+        std::copy(lower.leaves.begin() + lower.count, lower.leaves.end(), upper->leaves.begin());
+        pages_.insert(pages_.begin() + static_cast<std::ptrdiff_t>(where.page) + 1, std::move(upper));
+        if (where.leaf >= pages_[where.page]->count) {
+            where.leaf -= pages_[where.page]->count;
+            ++where.page;
+        }
+    }
+    Page& page = *pages_[where.page];
+    LeafRef* leaves = page.leaves.data();
+    static constexpr unsigned kWorthSharing = 16;
+    // Position among the entries of the two (or three) leaves concerned, to find it again afterwards.
+    const auto settle = [&](unsigned first_leaf, unsigned position) {
+        while (position > leaves[first_leaf].count || (position == leaves[first_leaf].count && leaves[first_leaf].count == kLeafEntries)) {
+            position -= leaves[first_leaf].count;
+            ++first_leaf;
+        }
+        return Place{where.page, first_leaf, position};
+    };
+    if (where.leaf + 1 < page.count && leaves[where.leaf + 1].count + kWorthSharing <= kLeafEntries) {
+        const unsigned total = leaves[where.leaf].count + leaves[where.leaf + 1].count;
+        move_entries(leaves[where.leaf], leaves[where.leaf + 1], total / 2);
+        return settle(where.leaf, where.entry);
+    }
+    if (where.leaf > 0 && leaves[where.leaf - 1].count + kWorthSharing <= kLeafEntries) {
+        const unsigned position = leaves[where.leaf - 1].count + where.entry;
+        const unsigned total = leaves[where.leaf].count + leaves[where.leaf - 1].count;
+        move_entries(leaves[where.leaf - 1], leaves[where.leaf], (total + 1) / 2);
+        return settle(where.leaf - 1, position);
+    }
+    const bool at_the_end = where.page + 1 == pages_.size() && where.leaf + 1 == page.count;
+    if (at_the_end && where.entry == kLeafEntries) {
+        insert_leaf(where.page, where.leaf + 1, {~std::uint64_t{0}, take_leaf(), 0});
+        return {where.page, where.leaf + 1, 0};
+    }
+    if (where.leaf + 1 == page.count) {    // no right neighbour in this page: two of one
+        insert_leaf(where.page, where.leaf + 1, {0, take_leaf(), 0});
+        move_entries(leaves[where.leaf], leaves[where.leaf + 1], kLeafEntries / 2);
+        return settle(where.leaf, where.entry);
+    }
+    // Both full: three of two.
+    insert_leaf(where.page, where.leaf + 2, {0, take_leaf(), 0});
+    const unsigned total = leaves[where.leaf].count + leaves[where.leaf + 1].count;
+    move_entries(leaves[where.leaf + 1], leaves[where.leaf + 2], leaves[where.leaf + 1].count - total / 3);
+    move_entries(leaves[where.leaf], leaves[where.leaf + 1], total / 3 + total % 3);
+    return settle(where.leaf, where.entry);
+}
+
+}  // namespace udm::snapshot

@@ -1,0 +1,407 @@
+#include "targets/snapshot/persistent_store.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace udm::snapshot {
+namespace {
+
+// A buffer that goes back to its pool with its scope, also when a job is destroyed in a power cut.
+class PooledBuffer {
+  public:
+    PooledBuffer(BufferPool& pool, std::size_t bytes) noexcept : pool_{pool}, bytes_{bytes}, data_{pool.take(bytes)} {}
+    PooledBuffer(const PooledBuffer&) = delete;
+    PooledBuffer& operator=(const PooledBuffer&) = delete;
+    ~PooledBuffer() { pool_.give(data_, bytes_); }
+    std::byte* data() const noexcept { return data_; }
+    std::size_t size() const noexcept { return bytes_; }
+
+  private:
+    BufferPool& pool_;
+    std::size_t bytes_;
+    std::byte* data_;
+};
+
+constexpr std::size_t kReadPiece = 128 * 1024;
+constexpr std::uint64_t kZeroPiece = 512 * 1024;    // decision 19
+
+}  // namespace
+
+PersistentStore::PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors lowest_chunk, std::string cow_name)
+    : env_{env}, cow_{cow}, geometry_{chunk}, lowest_chunk_{lowest_chunk}, cow_name_{std::move(cow_name)},
+      work_{env.reactor}, stopped_{env.reactor} {
+    tail_.reserve(512);
+}
+
+std::string PersistentStore::where(const char* what) const { return fmt::format("COW {}: {}", cow_name_, what); }
+
+// --- load -----------------------------------------------------------------------------------------------------------
+
+Job<Result<bool>> PersistentStore::load(ExceptionTable* table) {
+    // The header is 16 bytes at the start, whatever the chunk size: one block is enough to know it.
+    const std::size_t block = std::max<std::size_t>(cow_.limits().logical_block, 4096);
+    if (to_bytes(cow_.limits().size) < 2 * geometry_.chunk().bytes() || to_bytes(cow_.limits().size) < block) {
+        co_return fail(Errc::bad_argument, where("too small for a header and an area"));
+    }
+    PooledBuffer buffer{env_.reactor.buffers(), block};
+    IoWait read{env_.reactor, cow_, Op::read, {{0}, whole_sectors(block)}, buffer.data()};
+    if (const IoStatus status = co_await read; status != IoStatus::ok) {
+        co_return fail(Errc::io, where(fmt::format("cannot read the header: {}", to_string(status)).c_str()));
+    }
+    DiskHeader header;
+    std::memcpy(&header, buffer.data(), sizeof header);
+    if (header.magic == 0) {
+        auto formatting = format();
+        auto formatted = co_await formatting;
+        if (!formatted) co_return fail(formatted);
+        co_return true;
+    }
+    if (header.magic != kMagic) {
+        co_return fail(Errc::not_found, where(fmt::format("no snapshot store: the first bytes are {:#010x}; a new store needs "
+                                                          "its first 4 KiB zeroed",
+                                                          static_cast<std::uint32_t>(header.magic)).c_str()));
+    }
+    if (header.version != kVersion) {
+        co_return fail(Errc::bad_argument,
+                       where(fmt::format("store version {}, known is {}", static_cast<std::uint32_t>(header.version), kVersion).c_str()));
+    }
+    if (header.valid != 0 && header.valid != 1) {
+        co_return fail(Errc::bad_argument, where(fmt::format("the header's valid field is {}, not 0 or 1",
+                                                             static_cast<std::uint32_t>(header.valid)).c_str()));
+    }
+    const std::uint32_t sectors = header.chunk_size;
+    if (!std::has_single_bit(sectors) || sectors > kChunkSectorsMax || sectors % lowest_chunk_.v != 0) {
+        co_return fail(Errc::bad_argument, where(fmt::format("the header's chunk size {} is not a power of two of sectors from {} to {}",
+                                                             sectors, lowest_chunk_.v, kChunkSectorsMax).c_str()));
+    }
+    geometry_ = Geometry{ChunkSize::of_sectors(sectors)};
+    if (room().v < 2) co_return fail(Errc::bad_argument, where("smaller than two of its own chunks"));
+    if (header.valid == 0) co_return false;
+    auto reading = read_list(table);
+    auto list = co_await reading;
+    if (!list) co_return fail(list);
+    co_return true;
+}
+
+// The area is empty and durable before there is a header that says so (defect N20).
+Job<Result<void>> PersistentStore::format() {
+    auto zeroing = write_zeroes(geometry_.chunk().extent({0}, {2}));
+    IoStatus status = co_await zeroing;
+    if (status == IoStatus::ok) {
+        auto flushing = flush();
+        status = co_await flushing;
+    }
+    if (status == IoStatus::ok) {
+        auto writing = write_header(true);
+        status = co_await writing;
+    }
+    if (status != IoStatus::ok) {
+        co_return fail(Errc::io, where(fmt::format("cannot write a new store: {}", to_string(status)).c_str()));
+    }
+    co_return Result<void>{};
+}
+
+Result<void> PersistentStore::check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, ExceptionTable& table,
+                                          std::vector<bool>& used) const {
+    const auto bad = [&](std::string why) {
+        return fail(Errc::corrupt, where(fmt::format("area {}, entry {} ({} -> {}): {}", index / geometry_.exceptions_per_area(),
+                                                     index % geometry_.exceptions_per_area(), old_chunk.v, new_chunk.v, why).c_str()));
+    };
+    if (new_chunk.v >= used.size()) return bad(fmt::format("the device has {} chunks; is it smaller than it was?", used.size()));
+    if (geometry_.is_metadata(new_chunk)) return bad("points at a chunk of metadata");
+    if (used[new_chunk.v]) return bad("another entry has this COW chunk");
+    if (old_chunk.v > ExceptionTable::kChunkMax) return bad("no origin has so many chunks");
+    if (table.find(old_chunk)) return bad("another entry has this origin chunk");
+    return {};
+}
+
+Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
+    const std::uint64_t per_area = geometry_.exceptions_per_area();
+    const std::size_t piece = static_cast<std::size_t>(std::min<std::uint64_t>(kReadPiece, geometry_.chunk().bytes()));
+    PooledBuffer buffer{env_.reactor.buffers(), piece};
+    std::vector<bool> used(room().v);
+    std::uint64_t index = 0;
+    Chunk highest{1};
+    bool ended = false;
+    while (!ended) {
+        const std::uint64_t area = index / per_area;
+        if (geometry_.area(area).v >= room().v) break;    // the last area is full: nothing can follow (N21)
+        const Sector at = geometry_.chunk().start(geometry_.area(area)) + whole_sectors(index % per_area * sizeof(DiskException));
+        IoWait read{env_.reactor, cow_, Op::read, {at, whole_sectors(piece)}, buffer.data()};
+        if (const IoStatus status = co_await read; status != IoStatus::ok) {
+            co_return fail(Errc::io, where(fmt::format("cannot read area {}: {}", area, to_string(status)).c_str()));
+        }
+        const std::uint64_t piece_first = index;
+        for (std::size_t i = 0; i < piece / sizeof(DiskException); ++i) {
+            DiskException entry;
+            std::memcpy(&entry, buffer.data() + i * sizeof entry, sizeof entry);
+            if (entry.new_chunk == 0) {
+                ended = true;
+                break;
+            }
+            const Chunk old_chunk{entry.old_chunk}, new_chunk{entry.new_chunk};
+            auto checked = check_entry(index, old_chunk, new_chunk, *table, used);
+            if (!checked) co_return fail(checked);
+            used[new_chunk.v] = true;
+            table->insert({old_chunk, new_chunk, {1}});
+            highest = std::max(highest, new_chunk);
+            ++index;
+        }
+        // The entries of the piece that will be written next.
+        const std::uint64_t per_piece = geometry_.exceptions_per_piece();
+        tail_first_ = index - index % per_piece;
+        tail_.clear();
+        for (std::uint64_t i = std::max(tail_first_, piece_first); i < index; ++i) {
+            DiskException entry;
+            std::memcpy(&entry, buffer.data() + (i - piece_first) * sizeof entry, sizeof entry);
+            tail_.push_back(entry);
+        }
+    }
+    reserved_ = published_ = written_ = durable_ = index;
+    rest_of_area_unknown_ = true;
+    next_free_ = highest + Chunks{1};
+    if (geometry_.is_metadata(next_free_)) next_free_ += Chunks{1};
+    co_return Result<void>{};
+}
+
+// --- writing --------------------------------------------------------------------------------------------------------
+
+Job<IoStatus> PersistentStore::flush() {
+    if (!cow_.limits().volatile_cache) co_return IoStatus::ok;
+    IoWait wait{env_.reactor, cow_, Op::flush, {}};
+    co_return co_await wait;
+}
+
+Job<IoStatus> PersistentStore::write_zeroes(Extent extent) {
+    if (!extent.length) co_return IoStatus::ok;
+    {
+        IoWait wait{env_.reactor, cow_, Op::write_zeroes, extent};
+        const IoStatus status = co_await wait;
+        if (status != IoStatus::unsupported) co_return status;
+    }
+    PooledBuffer buffer{env_.reactor.buffers(), static_cast<std::size_t>(std::min(to_bytes(extent.length), kZeroPiece))};
+    std::memset(buffer.data(), 0, buffer.size());
+    while (extent.length) {
+        const Sectors n = std::min(extent.length, whole_sectors(buffer.size()));
+        IoWait wait{env_.reactor, cow_, Op::write, {extent.first, n}, buffer.data()};
+        if (const IoStatus status = co_await wait; status != IoStatus::ok) co_return status;
+        extent = {extent.first + n, extent.length - n};
+    }
+    co_return IoStatus::ok;
+}
+
+Job<IoStatus> PersistentStore::write_header(bool valid) {
+    PooledBuffer buffer{env_.reactor.buffers(), static_cast<std::size_t>(geometry_.piece_bytes())};
+    std::memset(buffer.data(), 0, buffer.size());
+    DiskHeader header{};
+    header.magic = kMagic;
+    header.valid = valid ? 1 : 0;
+    header.version = kVersion;
+    header.chunk_size = static_cast<std::uint32_t>(geometry_.chunk().sectors().v);
+    std::memcpy(buffer.data(), &header, sizeof header);
+    IoWait wait{env_.reactor, cow_, Op::write, {{0}, whole_sectors(buffer.size())}, buffer.data()};
+    if (const IoStatus status = co_await wait; status != IoStatus::ok) co_return status;
+    if (!valid && !env_.chaos.keeps("snapshot.flush_invalidation")) co_return IoStatus::ok;
+    auto flushing = flush();
+    co_return co_await flushing;
+}
+
+Job<IoStatus> PersistentStore::invalidate() { return write_header(false); }
+
+Job<IoStatus> PersistentStore::write_entries(std::uint64_t first, std::uint64_t end) {
+    const std::uint64_t per_piece = geometry_.exceptions_per_piece();
+    const std::uint64_t end_of_area = area_end(first);
+    ASSERT(first < end && end <= end_of_area && first >= tail_first_);
+    std::uint64_t from = first - first % per_piece;
+    const std::uint64_t to = (end + per_piece - 1) / per_piece * per_piece;
+    while (from < to) {
+        const std::uint64_t n = std::min<std::uint64_t>(to - from, kReadPiece / sizeof(DiskException));
+        PooledBuffer buffer{env_.reactor.buffers(), n * sizeof(DiskException)};
+        const std::uint64_t filled = std::min(n, end > from ? end - from : 0);
+        std::memcpy(buffer.data(), tail_.data() + (from - tail_first_), filled * sizeof(DiskException));
+        std::memset(buffer.data() + filled * sizeof(DiskException), 0, (n - filled) * sizeof(DiskException));
+        IoWait wait{env_.reactor, cow_, Op::write, {geometry_.piece(from).first, whole_sectors(n * sizeof(DiskException))}, buffer.data()};
+        if (const IoStatus status = co_await wait; status != IoStatus::ok) co_return status;
+        from += n;
+    }
+    co_return IoStatus::ok;
+}
+
+// Steps 2 to 4 of a commit, for the exceptions written_ .. end-1.
+Job<IoStatus> PersistentStore::commit_batch(std::uint64_t end) {
+    const std::uint64_t per_piece = geometry_.exceptions_per_piece();
+    const std::uint64_t here_end = area_end(written_);
+    if (rest_of_area_unknown_) {
+        const std::uint64_t next_piece = written_ - written_ % per_piece + per_piece;
+        if (end > written_ && next_piece < here_end) {
+            const Sector from = geometry_.piece(next_piece).first;
+            const Sector to = geometry_.piece(here_end - 1).end();
+            auto zeroing = write_zeroes({from, to - from});
+            if (const IoStatus status = co_await zeroing; status != IoStatus::ok) co_return status;
+        }
+        if (end > written_) rest_of_area_unknown_ = false;
+    }
+    if (end >= here_end && end > written_) {    // fills the area: what follows must be ready
+        for (std::uint64_t first = here_end; first <= end; first = area_end(first)) {
+            const std::uint64_t last = std::min(end, area_end(first));
+            if (first < last) {
+                auto writing = write_entries(first, last);
+                if (const IoStatus status = co_await writing; status != IoStatus::ok) co_return status;
+            }
+            const std::uint64_t rest = (last + per_piece - 1) / per_piece * per_piece;
+            if (rest < area_end(first)) {
+                const Sector from = geometry_.piece(rest).first;
+                const Sector to = geometry_.piece(area_end(first) - 1).end();
+                auto zeroing = write_zeroes({from, to - from});
+                if (const IoStatus status = co_await zeroing; status != IoStatus::ok) co_return status;
+            }
+        }
+    }
+
+    // What waits for a flush that starts now: commits written before, and syncs with nothing left to write.
+    const std::uint64_t written_before = written_;
+    List<Waiter> synced;
+    while (!syncs_.empty() && syncs_.front().wanted <= written_) synced.push_back(syncs_.pop_front());
+    IoStatus status = IoStatus::ok;
+    if (written_ > durable_ || !synced.empty() || env_.chaos.keeps("snapshot.data_before_metadata")) {
+        auto flushing = flush();
+        status = co_await flushing;
+    }
+    if (status == IoStatus::ok) {
+        durable_ = written_before;
+        release(waiting_, durable_, status);
+    }
+    while (Waiter* waiter = synced.pop_front_or_null()) waiter->woken(status);
+    if (status != IoStatus::ok || end == written_) co_return status;
+
+    if (!env_.chaos.keeps("snapshot.commit_barrier")) end = std::min(published_, here_end > end ? here_end : end);
+    auto writing = write_entries(written_, std::min(end, here_end));
+    status = co_await writing;
+    if (status != IoStatus::ok) co_return status;
+    written_ = end;
+    if (!env_.chaos.keeps("snapshot.flush_before_origin_write")) {
+        durable_ = written_;
+        release(waiting_, durable_, status);
+    }
+    // Entries of pieces that are done with are not needed any more.
+    const std::uint64_t keep_from = written_ - written_ % per_piece;
+    tail_.erase(tail_.begin(), tail_.begin() + static_cast<std::ptrdiff_t>(keep_from - tail_first_));
+    tail_first_ = keep_from;
+    co_return IoStatus::ok;
+}
+
+bool PersistentStore::wants_commit() const noexcept {
+    return !failed_ && (wanted_ > durable_ || !syncs_.empty() || published_ - written_ >= kBackgroundBatch);
+}
+
+Job<void> PersistentStore::commit_loop() {
+    running_ = true;
+    for (;;) {
+        while (!wants_commit()) {
+            if (stopping_) {
+                running_ = false;
+                stopped_.notify_all();
+                co_return;
+            }
+            auto wait = work_.wait();
+            co_await wait;
+        }
+        auto committing = commit_batch(published_);
+        const IoStatus status = co_await committing;
+        if (status != IoStatus::ok) {
+            failed_ = true;
+            failure_->store_failed(status, "commit exceptions");
+            release(waiting_, ~std::uint64_t{0}, status);
+            release(syncs_, ~std::uint64_t{0}, status);
+        }
+    }
+}
+
+void PersistentStore::release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept {
+    while (!list.empty() && list.front().wanted <= upto) list.pop_front().woken(status);
+}
+
+void PersistentStore::start(Failure& failure) noexcept {
+    failure_ = &failure;
+    env_.reactor.jobs().spawn(commit_loop());
+}
+
+Job<void> PersistentStore::stop() {
+    stopping_ = true;
+    work_.notify_all();
+    while (running_) {
+        auto wait = stopped_.wait();
+        co_await wait;
+    }
+}
+
+// --- allocation and commits -----------------------------------------------------------------------------------------
+
+Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
+    ASSERT(wanted.v > 0);
+    std::uint64_t chunks = room().v;
+    std::uint64_t places = geometry_.capacity(chunks);
+    if (next_free_.v + wanted.v > chunks || reserved_ + wanted.v > places) {
+        cow_.refresh();    // it may have grown
+        chunks = room().v;
+        places = geometry_.capacity(chunks);
+    }
+    if (next_free_.v >= chunks || reserved_ >= places || next_free_.v > ExceptionTable::kChunkMax) return {};
+    // Up to the next chunk of metadata.
+    const std::uint64_t stride = geometry_.exceptions_per_area() + 1;
+    const std::uint64_t next_area = (next_free_.v - 1) / stride * stride + stride + 1;
+    const std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, next_area - next_free_.v});
+    const Allocation given{next_free_, {n}};
+    next_free_ += given.count;
+    if (geometry_.is_metadata(next_free_)) next_free_ += Chunks{1};
+    reserved_ += n;
+    return given;
+}
+
+void PersistentStore::publish(Chunk old_first, Chunk new_first, Chunks count) noexcept {
+    for (std::uint64_t i = 0; i < count.v; ++i) {
+        tail_.push_back({old_first.v + i, new_first.v + i});
+        ++published_;
+    }
+    if (published_ - written_ >= kBackgroundBatch) work_.notify_all();
+}
+
+bool PersistentStore::maybe_volatile(Chunk old_first, Chunks count) const noexcept {
+    if (durable_ == published_) return false;
+    if (written_ != durable_) {
+        // Some of those not yet flushed have left tail_; they are few and soon durable.
+        if (tail_first_ > durable_) return true;
+    }
+    static constexpr std::uint64_t kLookAt = 256;    // beyond that, waiting for a commit is cheaper than searching
+    if (published_ - durable_ > kLookAt) return true;
+    for (std::uint64_t i = durable_ - tail_first_; i < tail_.size(); ++i) {
+        const std::uint64_t old_chunk = tail_[i].old_chunk;
+        if (old_chunk >= old_first.v && old_chunk < old_first.v + count.v) return true;
+    }
+    return false;
+}
+
+bool PersistentStore::when_durable(Waiter& waiter) noexcept {
+    if (failed_ || durable_ == published_) return false;
+    waiter.wanted = published_;
+    wanted_ = published_;
+    waiting_.push_back(waiter);
+    work_.notify_all();
+    return true;
+}
+
+void PersistentStore::sync(Waiter& waiter) noexcept {
+    waiter.wanted = published_;
+    syncs_.push_back(waiter);
+    work_.notify_all();
+}
+
+Store::Usage PersistentStore::usage() const noexcept {
+    const ChunkSize chunk = geometry_.chunk();
+    const std::uint64_t area = published_ / geometry_.exceptions_per_area();
+    return {{next_free_.v * chunk.sectors().v}, cow_.limits().size, {(area + 2) * chunk.sectors().v}};
+}
+
+}  // namespace udm::snapshot

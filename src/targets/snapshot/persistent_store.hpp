@@ -1,0 +1,91 @@
+// The stores `P` and `PO`: exceptions are listed on the COW device, in the kernel's format.
+//
+// Commits. One loop a store; each turn of it:
+//   1. fixes the batch: the exceptions published so far, whose data has been written;
+//   2. if the batch fills the current area, first writes the areas after it (nobody can reach them yet);
+//   3. flushes: the batch's data is durable, and so is the metadata of the batch before, whose waiters go on;
+//   4. writes the pieces (4 KiB) of the current area that the batch changed.
+// So under load a batch costs one flush and one small write, and what comes while one is under way joins the next.
+// A batch that nothing follows takes a second flush. Without anyone waiting nothing is committed until a few
+// thousand exceptions have gathered (decision 2).
+//
+// Invariants: the entry after the last one on disk is always zero or unreachable; a full area's successor is
+// initialised durably before the piece that fills the area is written; the list never fills the last area there is.
+#pragma once
+
+#include <vector>
+
+#include "port/disk.hpp"
+#include "targets/snapshot/format.hpp"
+#include "targets/snapshot/store.hpp"
+
+namespace udm::snapshot {
+
+class PersistentStore final : public Store {
+  public:
+    // `chunk` is the table's wish; a store that exists has its own. `cow_name` is for messages.
+    PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors lowest_chunk, std::string cow_name);
+
+    Job<Result<bool>> load(ExceptionTable* table) override;
+    ChunkSize chunk_size() const noexcept override { return geometry_.chunk(); }
+    void start(Failure& failure) noexcept override;
+    Job<void> stop() override;
+    Allocation allocate(Chunks wanted) noexcept override;
+    void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept override;
+    bool maybe_volatile(Chunk old_first, Chunks count) const noexcept override;
+    bool when_durable(Waiter& waiter) noexcept override;
+    void sync(Waiter& waiter) noexcept override;
+    Job<IoStatus> invalidate() override;
+    Usage usage() const noexcept override;
+    bool persistent() const noexcept override { return true; }
+
+  private:
+    static constexpr std::uint64_t kBackgroundBatch = 8192;    // exceptions: 128 KiB of list
+
+    Job<Result<void>> format();
+    Job<Result<void>> read_list(ExceptionTable* table);
+    Result<void> check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, ExceptionTable& table,
+                             std::vector<bool>& used) const;
+    Job<IoStatus> write_header(bool valid);
+    Job<void> commit_loop();
+    Job<IoStatus> commit_batch(std::uint64_t end);
+    // Writes the pieces that hold the entries first .. end-1 of one area, entries from `end` on as zeroes.
+    Job<IoStatus> write_entries(std::uint64_t first, std::uint64_t end);
+    Job<IoStatus> write_zeroes(Extent extent);
+    Job<IoStatus> flush();
+
+    std::uint64_t area_end(std::uint64_t index) const noexcept {
+        return (index / geometry_.exceptions_per_area() + 1) * geometry_.exceptions_per_area();
+    }
+    Chunks room() const noexcept { return geometry_.chunk().whole(cow_.limits().size); }
+    bool wants_commit() const noexcept;
+    void release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept;
+    std::string where(const char* what) const;
+
+    Env& env_;
+    Disk& cow_;
+    Geometry geometry_;
+    Sectors lowest_chunk_;
+    std::string cow_name_;
+    Failure* failure_ = nullptr;
+
+    Chunk next_free_{2};
+    std::uint64_t reserved_ = 0;     // places in the list given to allocated chunks
+    std::uint64_t published_ = 0;    // exceptions in the list, in memory
+    std::uint64_t written_ = 0;      // … written to the store
+    std::uint64_t durable_ = 0;      // … and flushed
+    std::uint64_t wanted_ = 0;       // somebody waits for these
+    // The entries from tail_first_ (the start of a piece, at or before written_) to published_.
+    std::vector<DiskException> tail_;
+    std::uint64_t tail_first_ = 0;
+    bool rest_of_area_unknown_ = false;    // after a load: what follows the current piece may be of a torn commit
+    bool failed_ = false;
+    bool stopping_ = false;
+    bool running_ = false;
+    List<Waiter> waiting_;
+    List<Waiter> syncs_;
+    Signal work_;
+    Signal stopped_;
+};
+
+}  // namespace udm::snapshot

@@ -1,0 +1,386 @@
+#include "targets/snapshot/snapshot.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "targets/snapshot/copy_job.hpp"
+#include "targets/snapshot/origin_group.hpp"
+#include "targets/snapshot/persistent_store.hpp"
+#include "targets/snapshot/transient_store.hpp"
+
+namespace udm::snapshot {
+
+Snapshot::Snapshot(Env& env, OriginGroup& group, Config config, LostStores* lost_stores)
+    : env_{env}, group_{group}, config_{std::move(config)}, lost_stores_{lost_stores},
+      gather_{env.reactor, config_.cow->disk()}, idle_signal_{env.reactor}, recorded_signal_{env.reactor} {
+    const Sectors lowest = whole_sectors(std::max(config_.origin->disk().limits().logical_block, config_.cow->disk().limits().logical_block));
+    const Sectors chunk = config_.chunk ? config_.chunk : std::max(Sectors{32}, lowest);
+    const ChunkSize size = ChunkSize::of_sectors(static_cast<std::uint32_t>(chunk.v));
+    if (config_.persistent) {
+        store_ = std::make_unique<PersistentStore>(env, config_.cow->disk(), size, lowest, config_.cow->words());
+    } else {
+        store_ = std::make_unique<TransientStore>(env.reactor, config_.cow->disk(), size);
+    }
+}
+
+Snapshot::~Snapshot() = default;
+
+Job<Result<void>> Snapshot::load() {
+    table_.reserve();
+    auto loading = store_->load(&table_);
+    auto valid = co_await loading;
+    if (!valid) co_return fail(valid);
+    if (config_.extent.first.v % store_->chunk_size().sectors().v != 0) {
+        co_return fail(Errc::bad_argument, fmt::format("the target starts at sector {}, which is no multiple of the chunk size {}",
+                                                       config_.extent.first.v, store_->chunk_size().sectors().v));
+    }
+    const bool lost = lost_stores_ && config_.persistent && lost_stores_->is_lost(config_.cow->id());
+    if (lost && *valid) {
+        // The store could not be told so when it was lost; now it can.
+        auto marking = store_->invalidate();
+        const IoStatus marked = co_await marking;
+        if (marked == IoStatus::ok) lost_stores_->forget(config_.cow->id());
+    }
+    if (lost || !*valid) {
+        valid_ = false;
+        marked_invalid_ = true;
+        why_invalid_ = lost ? "it was lost before" : "the store says so";
+    }
+    co_return Result<void>{};
+}
+
+void Snapshot::start() noexcept { store_->start(*this); }
+
+Job<void> Snapshot::stop() { return store_->stop(); }
+
+namespace {
+// co_await of a sync of a store.
+class SyncWait final : Waiter {
+  public:
+    explicit SyncWait(Store& store) noexcept : store_{store} {}
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> awaiting) noexcept {
+        awaiting_ = awaiting;
+        store_.sync(*this);
+    }
+    IoStatus await_resume() const noexcept { return status_; }
+
+  private:
+    void woken(IoStatus status) noexcept override {
+        status_ = status;
+        awaiting_.resume();
+    }
+    Store& store_;
+    std::coroutine_handle<> awaiting_;
+    IoStatus status_{IoStatus::ok};
+};
+}  // namespace
+
+Job<IoStatus> Snapshot::commit() {
+    if (!valid_) co_return IoStatus::ok;
+    SyncWait wait{*store_};
+    co_return co_await wait;
+}
+
+// --- places ---------------------------------------------------------------------------------------------------------
+
+bool Snapshot::covers(Extent extent, Chunk& first, Chunks& count) const noexcept {
+    const Sector begin = std::max(extent.first, config_.extent.first);
+    const Sector end = std::min(extent.end(), config_.extent.end());
+    if (begin >= end) return false;
+    first = chunk().of(begin);
+    count = chunk().of(end - Sectors{1}) - first + Chunks{1};
+    return true;
+}
+
+Extent Snapshot::origin_extent(Chunk first, Chunks count) const noexcept {
+    Extent extent = chunk().extent(first, count);
+    const Sector end_of_origin{config_.origin->disk().limits().size.v};
+    if (extent.end() > end_of_origin) extent.length = end_of_origin - extent.first;
+    return extent;
+}
+
+const Part* Snapshot::part_with(Chunk chunk) const noexcept {
+    for (const Part* part : parts_) {
+        if (part->first <= chunk && chunk < part->first + part->count) return part;
+    }
+    return nullptr;
+}
+
+Chunk Snapshot::next_in_copy(Chunk chunk, Chunk end) const noexcept {
+    for (const Part* part : parts_) {
+        if (part->first > chunk && part->first < end) end = part->first;
+    }
+    return end;
+}
+
+void Snapshot::add_part(Part& part) { parts_.push_back(&part); }
+
+void Snapshot::remove_part(Part& part) noexcept {
+    const auto found = std::find(parts_.begin(), parts_.end(), &part);
+    ASSERT(found != parts_.end());
+    *found = parts_.back();
+    parts_.pop_back();
+    became_idle();
+}
+
+void Snapshot::publish(const Part& part) {
+    table_.insert({part.first, part.cow_first, part.count});
+    store_->publish(part.first, part.cow_first, part.count);
+    if (table_.wants_reserve() && !reserve_task_.linked()) env_.reactor.post(reserve_task_);
+}
+
+bool Snapshot::covers_whole(const Io& io, Chunk chunk) const noexcept { return io.extent.contains(origin_extent(chunk, {1})); }
+
+Sectors Snapshot::fits(const Io& io) const noexcept {
+    const ChunkSize size = chunk();
+    const Chunk first = size.of(io.extent.first);
+    const Chunk end = size.of(io.extent.end() - Sectors{1}) + Chunks{1};
+    if (end - first == Chunks{1}) return io.extent.length;
+
+    const auto until = [&](Chunk chunk_end) {
+        return chunk_end >= end ? io.extent.length : size.start(chunk_end) - io.extent.first;
+    };
+    if (const auto run = table_.find(first)) return until(first + run->count);
+    const auto mapped = table_.next_mapped(first);
+    Chunk plain_end = mapped ? std::min(*mapped, end) : end;
+    if (io.op == Op::read || io.op == Op::extent_status || io.op == Op::discard) return until(plain_end);
+    // A first write: as many whole chunks as there are, or what it has of one.
+    plain_end = next_in_copy(first, plain_end);
+    if (part_with(first) || !covers_whole(io, first)) return until(first + Chunks{1});
+    static constexpr std::uint64_t kBytesMax = 512 * 1024;
+    plain_end = std::min(plain_end, first + Chunks{std::max<std::uint64_t>(1, kBytesMax / size.bytes())});
+    if (plain_end == end && !covers_whole(io, end - Chunks{1})) plain_end = end - Chunks{1};
+    return until(std::max(plain_end, first + Chunks{1}));
+}
+
+// --- requests -------------------------------------------------------------------------------------------------------
+
+Disk* Snapshot::route(Io& io) noexcept {
+    if (!valid_) {
+        fail_later(io, IoStatus::io_error);
+        return nullptr;
+    }
+    switch (io.op) {
+        case Op::read:
+        case Op::extent_status: return route_read(io);
+        case Op::flush: return route_flush(io);
+        case Op::discard: return route_discard(io);
+        case Op::write:
+        case Op::write_zeroes: return route_write(io);
+    }
+    UNREACHABLE();
+}
+
+Disk* Snapshot::to_cow(Io& io, Chunk cow_first) noexcept {
+    io.extent.first = chunk().start(cow_first) + chunk().offset(io.extent.first);
+    return &config_.cow->disk();
+}
+
+Disk* Snapshot::route_read(Io& io) noexcept {
+    if (const auto run = table_.find(chunk().of(io.extent.first))) return to_cow(io, run->new_first);
+    if (io.op == Op::read) {
+        TrackedRead* read = nullptr;
+        group_.track(io, read);
+        io.push(*layer_, static_cast<std::uint64_t>(Wait::tracked_read), reinterpret_cast<std::uintptr_t>(read));
+    }
+    return &config_.origin->disk();
+}
+
+Disk* Snapshot::route_flush(Io& io) noexcept {
+    QueuedIo& queued = queue(io, false);
+    store_->sync(queued);
+    return nullptr;
+}
+
+Disk* Snapshot::route_discard(Io& io) noexcept {
+    if (io.copy == 1) return &config_.origin->disk();    // passed down as it is, as the kernel does
+    const auto run = table_.find(chunk().of(io.extent.first));
+    if (!run) {
+        env_.reactor.complete_later(io, IoStatus::ok);
+        return nullptr;
+    }
+    // A chunk that is covered whole reads as zeroes afterwards; space is given back where the store's device can.
+    if (covers_whole(io, chunk().of(io.extent.first))) {
+        io.push(*layer_, static_cast<std::uint64_t>(Wait::restore_op), static_cast<std::uint64_t>(io.op));
+        io.op = Op::write_zeroes;
+    }
+    return to_cow(io, run->new_first);
+}
+
+Disk* Snapshot::route_write(Io& io) noexcept {
+    if (overflowed_) {    // as the kernel does: no write at all once one did not fit
+        fail_later(io, IoStatus::io_error);
+        return nullptr;
+    }
+    const Chunk first = chunk().of(io.extent.first);
+    if (const auto run = table_.find(first)) {
+        if (io.flags.fua) io.push(*layer_, static_cast<std::uint64_t>(Wait::fua));
+        return to_cow(io, run->new_first);
+    }
+    if (const Part* part = part_with(first)) {
+        part->job->wait(queue(io, true));
+        return nullptr;
+    }
+    return start_exception(io, first);
+}
+
+Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
+    if (io.op == Op::write_zeroes && io.flags.fast_only) {
+        fail_later(io, IoStatus::unsupported);
+        return nullptr;
+    }
+    const Chunks wanted = chunk().of(io.extent.end() - Sectors{1}) - first + Chunks{1};
+    const bool whole = covers_whole(io, first);
+    ASSERT(whole || wanted == Chunks{1});
+    CopyJob::Data data = CopyJob::Data::origin_patched;
+    if (whole) data = io.op == Op::write ? CopyJob::Data::request : CopyJob::Data::zeroes;
+
+    CopyJob* job = nullptr;
+    for (Chunks done{}; done < wanted;) {
+        const Store::Allocation given = store_->allocate(wanted - done);
+        if (!given.count) break;
+        Part& part = group_.new_part();
+        part.snapshot = this;
+        part.first = first + done;
+        part.count = given.count;
+        part.cow_first = given.first;
+        if (!job) job = &group_.new_job(config_.origin->disk(), data, &io);
+        job->add(part);
+        done += given.count;
+        if (done < wanted) continue;
+        job->start();
+        return nullptr;
+    }
+    // Full. What was allocated before stays unused: it belongs to no exception.
+    if (config_.persistent && config_.overflow_supported) {
+        overflowed_ = true;
+        if (events_) events_->raise(EventKind::target, "snapshot overflow: the COW device is full");
+    } else {
+        invalidate("the COW device is full");
+    }
+    if (job) job->cancel();
+    fail_later(io, IoStatus::io_error);
+    return nullptr;
+}
+
+void Snapshot::finish_write(Io& io, IoStatus status) noexcept {
+    if (status == IoStatus::ok && !valid_) status = IoStatus::io_error;
+    if (status == IoStatus::ok && io.flags.fua) {
+        store_->sync(queue(io, false));
+        return;
+    }
+    io.complete(status);
+}
+
+Snapshot::QueuedIo& Snapshot::queue(Io& io, bool route_again) noexcept {
+    QueuedIo& queued = waits_.take();
+    queued.snapshot = this;
+    queued.io = &io;
+    queued.route_again = route_again;
+    return queued;
+}
+
+void Snapshot::QueuedIo::woken(IoStatus woken_status) noexcept {
+    Snapshot& self = *snapshot;
+    Io& request = *io;
+    const bool again = route_again;
+    const IoStatus result = first_error(status, woken_status);
+    self.waits_.give(*this);
+    if (again) {
+        if (Disk* disk = self.route(request)) disk->submit(request);
+    } else {
+        request.complete(result);
+    }
+    self.became_idle();
+}
+
+void Snapshot::on_complete(Io& io, Frame& frame, Layer&) noexcept {
+    switch (static_cast<Wait>(frame.a)) {
+        case Wait::tracked_read:
+            group_.untrack(*reinterpret_cast<TrackedRead*>(frame.b));
+            io.complete(io.status);
+            return;
+        case Wait::fua: {
+            // The data is durable; the exception that leads to it must be, too.
+            const IoStatus status = io.status;
+            if (status == IoStatus::ok && valid_) {
+                QueuedIo& queued = queue(io, false);
+                if (store_->when_durable(queued)) return;
+                waits_.give(queued);
+            }
+            io.complete(status);
+            return;
+        }
+        case Wait::restore_op:
+            io.op = static_cast<Op>(frame.b);
+            io.complete(io.status);
+            return;
+    }
+    UNREACHABLE();
+}
+
+// --- the end of a snapshot ------------------------------------------------------------------------------------------
+
+void Snapshot::store_failed(IoStatus status, const char* doing) noexcept {
+    invalidate(fmt::format("the COW device cannot {}: {}", doing, to_string(status)));
+}
+
+void Snapshot::invalidate(std::string why) noexcept {
+    if (!valid_) return;
+    valid_ = false;
+    why_invalid_ = std::move(why);
+    if (events_) events_->raise(EventKind::target, "snapshot invalid: " + why_invalid_);
+    marking_ = true;
+    env_.reactor.jobs().spawn(mark_invalid());
+}
+
+Job<void> Snapshot::mark_invalid() {
+    auto marking = store_->invalidate();
+    const IoStatus marked = co_await marking;
+    if (marked != IoStatus::ok && lost_stores_) {
+        lost_stores_->record(config_.cow->id(), config_.cow->words(), *this);
+        while (!recorded_) {
+            auto wait = recorded_signal_.wait();
+            co_await wait;
+        }
+    }
+    marked_invalid_ = true;
+    marking_ = false;
+    List<Waiter> waiters;
+    waiters.take_all(invalid_waiters_);
+    while (Waiter* waiter = waiters.pop_front_or_null()) waiter->woken(IoStatus::ok);
+    became_idle();
+}
+
+void Snapshot::recorded(IoStatus) noexcept {
+    recorded_ = true;
+    recorded_signal_.notify_all();
+}
+
+bool Snapshot::when_marked_invalid(Waiter& waiter) noexcept {
+    if (marked_invalid_) return false;
+    invalid_waiters_.push_back(waiter);
+    return true;
+}
+
+// --- words ----------------------------------------------------------------------------------------------------------
+
+std::string Snapshot::status() const {
+    if (!valid_) return "Invalid";
+    if (overflowed_) return "Overflow";
+    const Store::Usage usage = store_->usage();
+    return fmt::format("{}/{} {}", usage.allocated.v, usage.total.v, usage.metadata.v);
+}
+
+std::string Snapshot::table_words() const {
+    std::string words = fmt::format("{} {} {} {}", config_.origin->words(), config_.cow->words(),
+                                    !config_.persistent ? "N" : config_.overflow_supported ? "PO" : "P", chunk().sectors().v);
+    if (config_.discard_zeroes_cow) {
+        words += config_.discard_passdown ? " 2 discard_zeroes_cow discard_passdown_origin" : " 1 discard_zeroes_cow";
+    }
+    return words;
+}
+
+}  // namespace udm::snapshot

@@ -1,0 +1,158 @@
+// One snapshot: its store, its table of exceptions, and what is under way for it. The target of a table line
+// (snapshot_target.*) holds it; the origin's group (origin_group.*) calls it for each write to the origin.
+//
+// Life of a chunk:
+//   none ──► in copy ──► published, volatile ──► durable
+// "in copy" has a Part (copy_job.hpp) in parts_; reads still go to the origin. Published: reads and writes go to the COW
+// device. A write to the origin waits for "durable"; a write to the snapshot for "published" (decision 2).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/target.hpp"
+#include "port/disk.hpp"
+#include "services/write_gather.hpp"
+#include "targets/snapshot/exception_table.hpp"
+#include "targets/snapshot/store.hpp"
+
+namespace udm::snapshot {
+
+class CopyJob;
+class OriginGroup;
+struct Part;
+
+// A read of a snapshot that goes to the origin. A write to the origin waits for those it overlaps.
+struct TrackedRead : ListHook {
+    Extent extent;
+    List<Waiter> waiters;
+};
+
+class Snapshot final : Store::Failure, LostStores::Recorded {
+  public:
+    struct Config {
+        std::unique_ptr<OpenDevice> origin;
+        std::unique_ptr<OpenDevice> cow;
+        Extent extent;                    // of the target, in sectors of device and origin
+        bool persistent = true;
+        bool overflow_supported = false;  // PO
+        bool discard_zeroes_cow = false;
+        bool discard_passdown = false;
+        Sectors chunk{};                  // the table's wish; 0: the default
+    };
+
+    Snapshot(Env& env, OriginGroup& group, Config config, LostStores* lost_stores);
+    ~Snapshot();
+
+    // Makes or reads the store.
+    Job<Result<void>> load();
+    void start() noexcept;
+    // Nothing is under way and nothing can come: stops the store.
+    Job<void> stop();
+    // Everything written so far is durable. The status is the store's.
+    Job<IoStatus> commit();
+
+    // --- requests to the snapshot -----------------------------------------------------------------------------------
+    Sectors fits(const Io& io) const noexcept;
+    // Where the request goes (remapped), or null: taken.
+    Disk* route(Io& io) noexcept;
+    void on_complete(Io& io, Frame& frame, Layer& layer) noexcept;
+    void set_layer(Layer* layer) noexcept { layer_ = layer; }
+
+    // --- for the group and its copies -------------------------------------------------------------------------------
+    bool valid() const noexcept { return valid_; }
+    // Wakes `waiter` once the mark "invalid" is durable; false when it is.
+    bool when_marked_invalid(Waiter& waiter) noexcept;
+    void invalidate(std::string why) noexcept;
+    ChunkSize chunk() const noexcept { return store_->chunk_size(); }
+    // The part of `extent` that is the snapshot's concern, as chunks.
+    bool covers(Extent extent, Chunk& first, Chunks& count) const noexcept;
+    // A chunk's sectors, clipped at the origin's end.
+    Extent origin_extent(Chunk first, Chunks count) const noexcept;
+    const Part* part_with(Chunk chunk) const noexcept;
+    // The first chunk after `chunk` that is in copy, or `end`.
+    Chunk next_in_copy(Chunk chunk, Chunk end) const noexcept;
+    void add_part(Part& part);
+    void remove_part(Part& part) noexcept;
+    void publish(const Part& part);
+    void finish_write(Io& io, IoStatus status) noexcept;
+
+    Store& store() noexcept { return *store_; }
+    const ExceptionTable& table() const noexcept { return table_; }
+    WriteGather& gather() noexcept { return gather_; }
+    OpenDevice& origin() noexcept { return *config_.origin; }
+    OpenDevice& cow() noexcept { return *config_.cow; }
+    const Config& config() const noexcept { return config_; }
+    OriginGroup& group() noexcept { return group_; }
+    void set_events(DeviceEvents* events) noexcept { events_ = events; }
+    bool active = false;    // in the group's list: writes to the origin make exceptions
+
+    std::string status() const;
+    std::string table_words() const;
+    bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_; }
+    Signal& idle_signal() noexcept { return idle_signal_; }
+
+  private:
+    enum class Wait : std::uint64_t { tracked_read, fua, restore_op };
+    // A request that waits: for a copy of its chunk, then it is routed again; or for a commit, then it ends.
+    struct QueuedIo final : Waiter {
+        Snapshot* snapshot = nullptr;
+        Io* io = nullptr;
+        bool route_again = false;
+        IoStatus status{IoStatus::ok};
+        void woken(IoStatus status) noexcept override;
+    };
+
+    Disk* route_read(Io& io) noexcept;
+    Disk* route_write(Io& io) noexcept;
+    Disk* route_discard(Io& io) noexcept;
+    Disk* route_flush(Io& io) noexcept;
+    Disk* to_cow(Io& io, Chunk cow_first) noexcept;
+    Disk* start_exception(Io& io, Chunk chunk) noexcept;
+    bool covers_whole(const Io& io, Chunk chunk) const noexcept;
+    void fail_later(Io& io, IoStatus status) noexcept { env_.reactor.complete_later(io, status); }
+    QueuedIo& queue(Io& io, bool route_again) noexcept;
+    void store_failed(IoStatus status, const char* doing) noexcept override;
+    void recorded(IoStatus status) noexcept override;
+    Job<void> mark_invalid();
+    void became_idle() noexcept {
+        if (idle()) idle_signal_.notify_all();
+    }
+
+    class ReserveTask final : public Task {
+      public:
+        explicit ReserveTask(ExceptionTable& table) noexcept : table_{table} {}
+        ~ReserveTask() {
+            if (linked() && !Abandoning::now()) unlink();
+        }
+        void run() noexcept override { table_.reserve(); }
+
+      private:
+        ExceptionTable& table_;
+    };
+
+    Env& env_;
+    OriginGroup& group_;
+    Config config_;
+    LostStores* lost_stores_;
+    DeviceEvents* events_ = nullptr;
+    Layer* layer_ = nullptr;    // the target: frames of requests name it
+    std::unique_ptr<Store> store_;
+    ExceptionTable table_;
+    ReserveTask reserve_task_{table_};
+    WriteGather gather_;
+    std::vector<Part*> parts_;
+    Pool<QueuedIo> waits_;
+    bool valid_ = true;
+    bool overflowed_ = false;
+    bool marked_invalid_ = false;
+    bool marking_ = false;
+    std::string why_invalid_;
+    List<Waiter> invalid_waiters_;
+    Signal idle_signal_;
+    Signal recorded_signal_;
+    bool recorded_ = false;
+};
+
+}  // namespace udm::snapshot

@@ -1,0 +1,94 @@
+#include "targets/snapshot/snapshot_target.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace udm::snapshot {
+
+// --- snapshot -------------------------------------------------------------------------------------------------------
+
+SnapshotTarget::~SnapshotTarget() {
+    if (snapshot_) origins_.retire(std::move(snapshot_), claimed_);
+}
+
+Job<Result<void>> SnapshotTarget::load() {
+    const std::string cow = config_.cow->words();
+    OriginGroup& group = origins_.join(config_.origin->id());
+    const DiskId cow_id = config_.cow->id();
+    snapshot_ = std::make_unique<Snapshot>(env_, group, std::move(config_), lost_stores_);
+    snapshot_->set_layer(this);
+    snapshot_->set_events(&events_);
+    claimed_ = origins_.claim_cow(cow_id);
+    if (!claimed_) {
+        co_return fail(Errc::bad_argument, fmt::format("Snapshot cow pairing for exception table handover failed: {} is the store of "
+                                                       "another snapshot", cow));
+    }
+    auto loading = snapshot_->load();
+    auto loaded = co_await loading;
+    if (!loaded) co_return fail(loaded.error().code == Errc::no_memory ? Errc::no_memory : Errc::bad_argument,
+                                "Failed to read snapshot metadata: " + loaded.error().message);
+    co_return Result<void>{};
+}
+
+Job<Result<void>> SnapshotTarget::preresume() {
+    if (!started_) {
+        started_ = true;
+        snapshot_->start();
+        auto activating = snapshot_->group().activate(snapshot_.get());
+        co_await activating;
+    }
+    co_return Result<void>{};
+}
+
+Job<void> SnapshotTarget::postsuspend(SuspendFlags) {
+    if (!started_) co_return;
+    auto committing = snapshot_->commit();
+    static_cast<void>(co_await committing);    // a failure has made the snapshot invalid and raised its event
+}
+
+TargetTraits SnapshotTarget::traits() const {
+    TargetTraits traits;
+    traits.discard_copies = !config().discard_zeroes_cow ? 0 : config().discard_passdown ? 2 : 1;
+    return traits;
+}
+
+std::vector<TargetDevice> SnapshotTarget::devices() const {
+    const Snapshot::Config& c = config();
+    return {{c.origin.get(), c.extent.first, c.extent.length}, {c.cow.get(), {0}, c.cow->disk().limits().size}};
+}
+
+void SnapshotTarget::adjust_limits(Limits& limits) const {
+    limits.discard = config().discard_zeroes_cow;
+    if (limits.discard) limits.discard_granularity = static_cast<std::uint32_t>(snapshot_->chunk().bytes());
+    limits.fast_zeroes = false;    // the first write to a chunk of zeroes is written
+}
+
+// --- snapshot-origin ------------------------------------------------------------------------------------------------
+
+OriginTarget::~OriginTarget() {
+    if (group_ && !Abandoning::now()) origins_.leave(origin_->id());
+}
+
+Job<Result<void>> OriginTarget::load() {
+    group_ = &origins_.join(origin_->id());
+    co_return Result<void>{};
+}
+
+Sectors OriginTarget::fits(const Io& io) noexcept {
+    if (!io.is_write() || !group_->has_snapshots()) return io.extent.length;
+    // Bounds what is looked at, and copied, for one request.
+    static constexpr Sectors kMost{1024};
+    const Sectors to_boundary{kMost.v - io.extent.first.v % kMost.v};
+    return std::min(io.extent.length, to_boundary);
+}
+
+Mapped OriginTarget::map(Io& io) noexcept {
+    if (!io.is_write()) return Mapped::to(origin_->disk());
+    Disk* disk = group_->route(io, origin_->disk(), *this);
+    return disk ? Mapped::to(*disk) : Mapped::taken();
+}
+
+std::vector<TargetDevice> OriginTarget::devices() const { return {{origin_.get(), extent_.first, extent_.length}}; }
+
+}  // namespace udm::snapshot

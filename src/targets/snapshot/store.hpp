@@ -1,0 +1,72 @@
+// Where a snapshot keeps its chunks: allocation on the COW device, and the list of exceptions.
+//
+// An exception is published (it counts in memory, reads find it) when its data is written; it is durable when its entry
+// in the store is. Publishing gives it the next place in the commit order, so "durable up to n" says it all.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/intrusive.hpp"
+#include "base/result.hpp"
+#include "base/units.hpp"
+#include "port/job.hpp"
+#include "targets/snapshot/exception_table.hpp"
+
+namespace udm::snapshot {
+
+// Something that waits for one thing: a commit, a copy, a read, a mark. It is on that thing's list until woken.
+class Waiter : public ListHook {
+  public:
+    std::uint64_t wanted = 0;    // commits: the place in the commit order, set by the store
+    virtual void woken(IoStatus status) noexcept = 0;
+
+  protected:
+    ~Waiter() = default;
+};
+
+class Store {
+  public:
+    class Failure {
+      public:
+        virtual void store_failed(IoStatus status, const char* doing) noexcept = 0;
+
+      protected:
+        ~Failure() = default;
+    };
+    struct Allocation {
+        Chunk first{};
+        Chunks count{};    // 0: the store is full
+    };
+    struct Usage {
+        Sectors allocated{}, total{}, metadata{};
+    };
+
+    virtual ~Store() = default;
+    // Reads what is there, or makes a new store; fills the table. Says whether the store is valid. On error the
+    // message names what is wrong and where.
+    virtual Job<Result<bool>> load(ExceptionTable* table) = 0;
+    // After load(): the chunk size in force (a persistent store's own).
+    virtual ChunkSize chunk_size() const noexcept = 0;
+    // Starts what commits; `failure` is told once.
+    virtual void start(Failure& failure) noexcept = 0;
+    // Nothing may be under way. Completes when nothing runs any more.
+    virtual Job<void> stop() = 0;
+
+    // At most `wanted` consecutive chunks of the COW device.
+    virtual Allocation allocate(Chunks wanted) noexcept = 0;
+    virtual void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept = 0;
+    // True when one of the chunks was published and isn't durable yet; may say so when it is.
+    virtual bool maybe_volatile(Chunk old_first, Chunks count) const noexcept = 0;
+    // Wakes `waiter` when all that is published now is durable, or never will be (the store has told its Failure first);
+    // false when it is durable already.
+    virtual bool when_durable(Waiter& waiter) noexcept = 0;
+    // Wakes `waiter` when all that is published now, and all data written to the COW device before, is durable.
+    virtual void sync(Waiter& waiter) noexcept = 0;
+    // Marks the store as never to be used again, durably. The status is that of the mark.
+    virtual Job<IoStatus> invalidate() = 0;
+    virtual Usage usage() const noexcept = 0;
+    virtual bool persistent() const noexcept = 0;
+};
+
+}  // namespace udm::snapshot

@@ -1,0 +1,160 @@
+#include "targets/snapshot/type.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cctype>
+
+#include "base/parse.hpp"
+#include "targets/snapshot/format.hpp"
+#include "targets/snapshot/snapshot_target.hpp"
+
+namespace udm::snapshot {
+namespace {
+
+bool same_word(std::string_view a, std::string_view b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](unsigned char x, unsigned char y) {
+        return std::tolower(x) == std::tolower(y);
+    });
+}
+
+// Owns the origins, since it is made first and destroyed last of the two.
+class OriginType final : public TargetType {
+  public:
+    explicit OriginType(std::unique_ptr<Origins> origins) : origins_{std::move(origins)} {}
+    std::string_view name() const override { return "snapshot-origin"; }
+    std::array<unsigned, 3> version() const override { return {1, 9, 0}; }
+    Result<std::unique_ptr<Target>> make(const TargetArgs& args) override {
+        if (args.words.size() != 1) {
+            return fail(Errc::bad_argument, fmt::format("origin: incorrect number of arguments: it takes DEVICE, not {} words", args.words.size()));
+        }
+        auto origin = args.opener.open(args.words[0], args.mode == TableMode::read_only ? OpenMode::read : OpenMode::write);
+        if (!origin) return fail(origin.error().code, "Cannot get target device: " + origin.error().message);
+        return std::make_unique<OriginTarget>(*origins_, std::move(*origin), args.extent());
+    }
+
+  private:
+    std::unique_ptr<Origins> origins_;
+};
+
+class SnapshotType final : public TargetType {
+  public:
+    explicit SnapshotType(Origins& origins) : origins_{origins} {}
+    std::string_view name() const override { return "snapshot"; }
+    std::array<unsigned, 3> version() const override { return {1, 16, 0}; }
+    Result<std::unique_ptr<Target>> make(const TargetArgs& args) override;
+
+  private:
+    Result<void> parse_store(const TargetArgs& args, Snapshot::Config& config) const;
+    Result<void> parse_features(std::span<const std::string> words, Snapshot::Config& config) const;
+    Origins& origins_;
+};
+
+Result<std::unique_ptr<Target>> SnapshotType::make(const TargetArgs& args) {
+    if (args.words.size() < 4) {
+        return fail(Errc::bad_argument, fmt::format("requires 4 or more arguments: ORIGIN COW P|PO|N CHUNK_SECTORS [features], not {} words",
+                                                    args.words.size()));
+    }
+    Snapshot::Config config;
+    config.extent = args.extent();
+    CHECK(parse_features(args.words.subspan(4), config));
+    auto origin = args.opener.open(args.words[0], OpenMode::read);
+    if (!origin) return fail(origin.error().code, "Cannot get origin device: " + origin.error().message);
+    config.origin = std::move(*origin);
+    auto cow = args.opener.open(args.words[1], args.mode == TableMode::read_only ? OpenMode::read : OpenMode::write);
+    if (!cow) return fail(cow.error().code, "Cannot get COW device: " + cow.error().message);
+    config.cow = std::move(*cow);
+    if (config.cow->id() == config.origin->id()) {
+        return fail(Errc::bad_argument, fmt::format("COW device cannot be the same as origin device: {} and {}", args.words[0], args.words[1]));
+    }
+    CHECK(parse_store(args, config));
+    return std::make_unique<SnapshotTarget>(args.env, origins_, std::move(config), args);
+}
+
+// Merging comes with its own target; until it is there a table that asks for it is refused, in the kernel's words where
+// the kernel would refuse it, too.
+class MergeType final : public TargetType {
+  public:
+    explicit MergeType(SnapshotType& snapshot) : snapshot_{snapshot} {}
+    std::string_view name() const override { return "snapshot-merge"; }
+    std::array<unsigned, 3> version() const override { return {1, 5, 0}; }
+    Result<std::unique_ptr<Target>> make(const TargetArgs& args) override {
+        TRY(const std::unique_ptr<Target> parsed, snapshot_.make(args));
+        if (std::toupper(static_cast<unsigned char>(args.words[2][0])) == 'N') {
+            return fail(Errc::bad_argument, "Snapshot exception store does not support snapshot-merge.");
+        }
+        return fail(Errc::unsupported, "this version cannot merge a snapshot into its origin; the store is untouched");
+    }
+
+  private:
+    SnapshotType& snapshot_;
+};
+
+// The kernel overwrites every error of a store with one text, but for a transient store without a chunk size.
+Result<void> SnapshotType::parse_store(const TargetArgs& args, Snapshot::Config& config) const {
+    const auto bad = [](std::string why) { return fail(Errc::bad_argument, "Couldn't create exception store: " + std::move(why)); };
+    const std::string& kind = args.words[2];
+    const char letter = static_cast<char>(std::toupper(static_cast<unsigned char>(kind[0])));
+    if (letter == 'P') {
+        config.overflow_supported = kind.size() > 1 && std::toupper(static_cast<unsigned char>(kind[1])) == 'O';
+        if (kind.size() > 1 && !config.overflow_supported) return bad(fmt::format("store '{}' is not P, PO or N", kind));
+    } else if (letter == 'N') {
+        config.persistent = false;
+    } else {
+        return bad(fmt::format("store '{}' is not P, PO or N", kind));
+    }
+    const auto chunk = parse_u32(args.words[3]);
+    if (!chunk) return bad(fmt::format("chunk size '{}' is not a number of sectors", args.words[3]));
+    if (*chunk == 0) {
+        if (!config.persistent) return fail(Errc::bad_argument, "Chunk size not set: a store without persistence needs one");
+        return {};
+    }
+    if (!std::has_single_bit(*chunk)) return bad(fmt::format("chunk size {} is not a power of two", *chunk));
+    if (*chunk > kChunkSectorsMax) return bad(fmt::format("chunk size {} is above {} sectors", *chunk, kChunkSectorsMax));
+    for (const OpenDevice* device : {config.origin.get(), config.cow.get()}) {
+        const std::uint32_t block = const_cast<OpenDevice*>(device)->disk().limits().logical_block;
+        if (std::uint64_t{*chunk} * kSectorSize % block != 0) {
+            return bad(fmt::format("chunk size {} is no multiple of the logical block of {}, {} bytes", *chunk, device->words(), block));
+        }
+    }
+    config.chunk = {*chunk};
+    return {};
+}
+
+Result<void> SnapshotType::parse_features(std::span<const std::string> words, Snapshot::Config& config) const {
+    if (words.empty()) return {};
+    const auto count = parse_u32(words[0]);
+    if (!count || *count > 2 || *count > words.size() - 1) {
+        return fail(Errc::bad_argument, fmt::format("Invalid number of feature arguments: '{}' with {} words after it; 0 to 2 are known",
+                                                    words[0], words.size() - 1));
+    }
+    for (const std::string& word : words.subspan(1, *count)) {
+        if (same_word(word, "discard_zeroes_cow")) {
+            config.discard_zeroes_cow = true;
+        } else if (same_word(word, "discard_passdown_origin")) {
+            config.discard_passdown = true;
+        } else {
+            return fail(Errc::bad_argument, fmt::format("Unrecognised feature requested: '{}'; known are discard_zeroes_cow and "
+                                                        "discard_passdown_origin", word));
+        }
+    }
+    if (config.discard_passdown && !config.discard_zeroes_cow) {
+        return fail(Errc::bad_argument, "discard_passdown_origin feature depends on discard_zeroes_cow");
+    }
+    return {};
+}
+
+}  // namespace
+
+void add_types(TargetTypes& types, Env& env) {
+    auto origins = std::make_unique<Origins>(env);
+    Origins& shared = *origins;
+    types.add(std::make_unique<OriginType>(std::move(origins)));
+    auto snapshot = std::make_unique<SnapshotType>(shared);
+    SnapshotType& parser = *snapshot;
+    types.add(std::move(snapshot));
+    types.add(std::make_unique<MergeType>(parser));
+}
+
+}  // namespace udm::snapshot
