@@ -20,7 +20,8 @@ struct Limits {
     std::uint32_t physical_block = kSectorSize;
     std::uint32_t optimal_io = 0;                 // 0: no wish
     std::uint32_t memory_alignment = 1;           // of the buffers' addresses; the disk copies what is not aligned
-    Sectors max_transfer{};                       // of one request, 0: no limit (core splits)
+    Sectors max_transfer{};                       // of one read or write, 0: no limit (core splits); what moves no
+                                                  // data may have any length
     std::uint32_t discard_granularity = 0;
     bool discard = false;                         // discards do something
     bool write_zeroes = true;                     // false: answered with `unsupported`
@@ -28,6 +29,8 @@ struct Limits {
     bool volatile_cache = true;                   // flushes are needed
     bool read_only = false;
 };
+
+struct DiskId;
 
 class Disk {
   public:
@@ -40,6 +43,14 @@ class Disk {
     virtual const Limits& limits() const noexcept = 0;
     // Asks the system again for the size (a file that has grown). Cheap; may be called from the home reactor.
     virtual void refresh() noexcept {}
+    // For mapped devices, to refuse tables that lead back to themselves or stack too high: whether requests can reach
+    // `id` from here (through the live or the inactive table), and how many mapped devices are on the longest way down.
+    //   runs on  home reactor
+    virtual bool reaches(const DiskId& id) const noexcept {
+        static_cast<void>(id);
+        return false;
+    }
+    virtual unsigned levels() const noexcept { return 0; }
 };
 
 // What a device is, whatever it is called: device and inode of a file, number of a block device, number of a

@@ -116,7 +116,7 @@ class Io : public ListHook {
     Op op{};
     IoFlags flags{};
     IoStatus status{IoStatus::ok};
-    std::uint8_t copy = 0;    // which of several flush or discard copies this is
+    std::uint16_t copy = 0;    // which of several flush or discard copies this is
     Extent extent{};
     Buffers buffers{};
     ExtentAnswer answer{};
@@ -140,6 +140,11 @@ class Io : public ListHook {
         Layer* layer = frame.layer;
         Frame copy_of_frame = frame;
         layer->on_complete(*this, copy_of_frame);
+    }
+    // The scratch words of whoever pushed last and still holds the request (on a queue of its own, say).
+    Frame& top() noexcept {
+        ASSERT(depth_ > 0);
+        return frames_[depth_ - 1];
     }
     unsigned depth() const noexcept { return depth_; }
     unsigned frames_left() const noexcept { return kDepthMax - depth_; }
