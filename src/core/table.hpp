@@ -36,25 +36,49 @@ class Table {
     static Result<std::unique_ptr<Table>> build(std::span<const TableLine> lines, TableMode mode, const Context& context);
     ~Table();
 
-    // Home reactor: each target's load(), in order; then the limits are stacked and the areas checked against the
-    // devices ("vda too small for target: start=0, len=80192, dev_size=16384").
+    // Home reactor: refuses what would lead back to the device itself or stack too high; each target's load(), in
+    // order; then the limits are stacked and the areas checked against the devices
+    // ("vda too small for target: start=0, len=80192, dev_size=16384").
     Job<Result<void>> load();
 
     // The entry that has the sector; it must be within size().
-    Entry& at(Sector sector) noexcept;
+    Entry& at(Sector sector) noexcept {
+        Entry& last = entries_[last_];
+        if (last.extent.first <= sector && sector < last.extent.end()) return last;
+        return search(sector);
+    }
     std::span<Entry> entries() noexcept { return entries_; }
     std::span<const Entry> entries() const noexcept { return entries_; }
     Sectors size() const noexcept { return size_; }
     TableMode mode() const noexcept { return mode_; }
     const Limits& limits() const noexcept { return limits_; }
     // Each used device once, in the order of its first use.
-    std::vector<OpenDevice*> devices() const;
+    const std::vector<OpenDevice*>& devices() const noexcept { return devices_; }
+    // As Disk::reaches() and Disk::levels(), over all devices used. Home reactor.
+    bool reaches(const DiskId& id) const noexcept;
+    unsigned levels() const noexcept;
+    void refresh() noexcept;    // the devices' sizes
+
+    // Mapped devices on top of each other. Every level costs stack when requests go down and come up.
+    static constexpr unsigned kLevelsMax = 64;
+    // 2^54 sectors are 2^63 bytes.
+    static constexpr Sectors kLengthMax{std::uint64_t{1} << 54};
+    static constexpr std::size_t kTargetsMax = 1'048'576;
 
   private:
     Table() = default;
+    void note_devices();
+    static Result<Entry> make_entry(const TableLine& line, TableMode mode, const Context& context);
+    Entry& search(Sector sector) noexcept;
+    Result<void> check_stack() const;
     Result<void> stack_limits();
+    Result<Limits> entry_limits(Entry& entry) const;
+    Result<void> check_alignment() const;
 
     std::vector<Entry> entries_;
+    std::vector<OpenDevice*> devices_;
+    std::size_t last_ = 0;              // where the last request went
+    DiskId self_{};
     Sectors size_{};
     TableMode mode_{};
     Limits limits_{};

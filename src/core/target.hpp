@@ -31,6 +31,7 @@ struct TargetTraits {
     unsigned flush_copies = 1;      // an empty flush is sent so many times, numbered in Io::copy; 0: not at all
     unsigned discard_copies = 1;    // 0: discards are refused with `unsupported`
     bool zeroes_natively = true;    // false: core turns write_zeroes into writes of zeroes
+    bool takes_whole = false;       // true: fits() always answers the whole request, so core doesn't ask
 };
 
 struct SuspendFlags {

@@ -1,0 +1,232 @@
+// A device's requests that go down in one piece, and the door they all come through.
+#include "core/device.hpp"
+
+#include <utility>
+
+#include "core/split.hpp"
+
+namespace udm {
+namespace {
+
+// The device's frame: `a` has what targets may change and core puts back, `b` the limit of an extent's answer.
+std::uint64_t packed(const Io& io) {
+    return static_cast<std::uint64_t>(io.op) | static_cast<std::uint64_t>(io.copy) << 8;
+}
+void unpack(Io& io, std::uint64_t word) {
+    io.op = static_cast<Op>(word & 0xff);
+    io.copy = static_cast<std::uint16_t>(word >> 8);
+}
+
+}  // namespace
+
+Device::Device(Env& env, std::string name, DiskId id, Observer* observer)
+    : env_{env},
+      splits_early_{env.chaos.fires("core.split_early")},
+      fan_width_{env.chaos.fires("core.narrow_fan") ? 1 : kFanWidth},
+      name_{std::move(name)},
+      id_{id},
+      observer_{observer},
+      event_signal_{env.reactor},
+      idle_signal_{env.reactor},
+      turn_signal_{env.reactor} {}
+
+Device::~Device() {
+    if (Abandoning::now()) return;
+    ASSERT(counters_.in_flight == 0);
+    ASSERT(counters_.held_back == 0);
+    if (release_task_.linked()) release_task_.unlink();
+}
+
+void Device::refresh() noexcept {
+    if (live_) live_->refresh();
+}
+
+bool Device::reaches(const DiskId& id) const noexcept {
+    return (live_ && live_->reaches(id)) || (inactive_ && inactive_->reaches(id));
+}
+
+unsigned Device::levels() const noexcept {
+    const unsigned live = live_ ? live_->levels() : 0;
+    const unsigned inactive = inactive_ ? inactive_->levels() : 0;
+    return 1 + (live < inactive ? inactive : live);
+}
+
+void Device::submit(Io& io) noexcept {
+    if (!open_) [[unlikely]] {
+        hold_back(io);
+        return;
+    }
+    start(io);
+}
+
+void Device::Door::submit(Io& io) noexcept {
+    ++device_.counters_.in_flight;
+    device_.dispatch(io);
+}
+
+void Device::hold_back(Io& io) noexcept {
+    ASSERT(env_.reactor.is_current());
+    if (lifecycle_.state() == Lifecycle::State::detached) {
+        env_.reactor.complete_later(io, IoStatus::removed);
+        return;
+    }
+    held_back_.push_back(io);
+    ++counters_.held_back;
+}
+
+void Device::start(Io& io) noexcept {
+    DeviceCounters::PerOp& of_op = counter(io.op);
+    ++of_op.requests;
+    if (const IoStatus refused = refusal(io); refused != IoStatus::ok) [[unlikely]] {
+        ++of_op.errors;
+        env_.reactor.complete_later(io, refused);
+        return;
+    }
+    of_op.sectors += io.extent.length.v;
+    ++counters_.in_flight;
+    dispatch(io);
+}
+
+IoStatus Device::refusal(const Io& io) const noexcept {
+    if (io.op == Op::flush) return IoStatus::ok;
+    const Limits& limits = live_->limits();
+    const std::uint64_t first = io.extent.first.v;
+    const std::uint64_t length = io.extent.length.v;
+    if (length == 0 || first >= limits.size.v || length > limits.size.v - first) return IoStatus::invalid;
+    if (((first | length) & (limits.logical_block / kSectorSize - 1)) != 0) return IoStatus::invalid;
+    if (limits.read_only && io.is_write()) return IoStatus::io_error;
+    return IoStatus::ok;
+}
+
+// Counted as in flight by the caller; admitted and in range.
+void Device::dispatch(Io& io) noexcept {
+    if (io.op == Op::flush) [[unlikely]] {
+        unflushed_ = false;
+        Table::Entry& only = live_->entries().front();
+        if (live_->entries().size() != 1 || only.traits.flush_copies != 1 || io.frames_left() < Io::kFramesPerDevice) {
+            start_fan(io, true, false, true);
+            return;
+        }
+        io.push(*this, packed(io));
+        io.copy = 0;
+        route(only, io);
+        return;
+    }
+    Table::Entry& entry = live_->at(io.extent.first);
+    if (!goes_in_one_piece(entry, io)) [[unlikely]] {
+        start_fan(io, true, false, true);
+        return;
+    }
+    if (io.op == Op::extent_status) [[unlikely]] {
+        // Never cut in two: the answer is about the first piece, and the asker asks on.
+        const Extent part = clipped_to(io.extent, entry.extent);
+        const Extent asked = io.extent;
+        io.extent = part;
+        const Sectors piece = entry.traits.takes_whole ? part.length
+                                                       : first_piece(part.length, entry.target->fits(io), {});
+        io.extent = asked;
+        io.push(*this, packed(io), piece.v);
+        io.extent.length = piece;
+    } else {
+        io.push(*this, packed(io));
+    }
+    io.copy = 0;
+    route(entry, io);
+}
+
+bool Device::goes_in_one_piece(Table::Entry& entry, const Io& io) noexcept {
+    if (io.frames_left() < Io::kFramesPerDevice) [[unlikely]] return false;
+    if (io.op == Op::extent_status) return true;
+    if (io.extent.end() > entry.extent.end()) return false;
+    switch (io.op) {
+        case Op::read:
+        case Op::write: {
+            const Sectors longest = live_->limits().max_transfer;
+            if (longest && io.extent.length > longest) return false;
+            break;
+        }
+        case Op::discard:
+            if (entry.traits.discard_copies != 1) return false;
+            break;
+        case Op::write_zeroes:
+            if (!entry.traits.zeroes_natively) return false;
+            break;
+        case Op::flush:
+        case Op::extent_status: break;
+    }
+    if (splits_early_ && env_.random.chance(1, 4)) [[unlikely]] return false;
+    return entry.traits.takes_whole || entry.target->fits(io) >= io.extent.length;
+}
+
+void Device::route(Table::Entry& entry, Io& io) noexcept {
+    if (Disk* disk = entry.target->map(io).disk()) disk->submit(io);
+}
+
+void Device::on_complete(Io& io, Frame& frame) noexcept {
+    unpack(io, frame.a);
+    if (io.op == Op::extent_status) [[unlikely]] {
+        settle_answer(io, {frame.b});
+    } else if (io.status == IoStatus::unsupported && io.op == Op::write_zeroes && !io.flags.fast_only) [[unlikely]] {
+        start_fan(io, true, true, false);
+        return;
+    }
+    finish(io, io.status, false);
+}
+
+// Who doesn't know says that there is data; nobody says more than was asked of him.
+void Device::settle_answer(Io& io, Sectors asked) noexcept {
+    if (io.status == IoStatus::unsupported) {
+        io.status = IoStatus::ok;
+        io.answer = {};
+    }
+    if (!io.answer.length) io.answer = {asked, false, false};
+    if (asked < io.answer.length) io.answer.length = asked;
+}
+
+// The request has come back from below, or never got there. The device's frame is popped.
+void Device::finish(Io& io, IoStatus status, bool inside_submit) noexcept {
+    ASSERT(counters_.in_flight > 0);
+    --counters_.in_flight;
+    if (status == IoStatus::ok) [[likely]] {
+        if (io.is_write()) unflushed_ = true;
+        if (io.op == Op::flush && owed_flush_error_ != IoStatus::ok) [[unlikely]] {
+            status = std::exchange(owed_flush_error_, IoStatus::ok);
+        }
+    } else if (status == IoStatus::requeue && lifecycle_.noflush()) {
+        DeviceCounters::PerOp& of_op = counter(io.op);
+        --of_op.requests;    // it will be counted when it starts again
+        of_op.sectors -= io.extent.length.v;
+        requeued_.push_back(io);
+        ++counters_.held_back;
+        if (counters_.in_flight == 0) idle_signal_.notify_all();
+        return;
+    } else {
+        if (status == IoStatus::requeue) status = IoStatus::io_error;
+        if (io.op == Op::flush) unflushed_ = true;
+        ++counter(io.op).errors;
+    }
+    if (counters_.in_flight == 0) idle_signal_.notify_all();
+    if (inside_submit) {
+        env_.reactor.complete_later(io, status);
+    } else {
+        io.complete(status);
+    }
+}
+
+// Lets go what was held back, in the order in which it came.
+void Device::release() noexcept {
+    while (lifecycle_.admits()) {
+        Io* io = requeued_.pop_front_or_null();
+        if (!io) io = held_back_.pop_front_or_null();
+        if (!io) break;
+        --counters_.held_back;
+        start(*io);
+    }
+    update_open();
+}
+
+void Device::update_open() noexcept {
+    open_ = lifecycle_.admits() && requeued_.empty() && held_back_.empty();
+}
+
+}  // namespace udm
