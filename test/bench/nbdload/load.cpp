@@ -41,12 +41,14 @@ Plan::Plan(const Options& o, std::uint64_t export_size)
     if (blocks_ == 0) throw std::invalid_argument("the range holds no block of --size");
     limit_ = o.requests != 0 ? o.requests : ~0ull;
     if (!o.each_block_once()) return;
-    if (blocks_ > (1ull << 28))
-        throw std::invalid_argument("firsttouch and again take ranges of at most 2^28 blocks");
-    order_.resize(blocks_);
-    for (std::uint32_t i = 0; i < blocks_; ++i) order_[i] = i;
+    const std::uint64_t per_slot = o.slot == 0 ? 1 : o.slot / size_, slots = blocks_ / per_slot;
+    if (blocks_ > (1ull << 28) || slots == 0)
+        throw std::invalid_argument("firsttouch and again take ranges of one slot to 2^28 blocks");
+    order_.resize(slots);
+    for (std::uint64_t i = 0; i < slots; ++i)
+        order_[i] = static_cast<std::uint32_t>(i * per_slot + (per_slot == 1 ? 0 : prng_.below(per_slot)));
     shuffle(order_, prng_);
-    limit_ = std::min<std::uint64_t>(limit_, blocks_);
+    limit_ = std::min<std::uint64_t>(limit_, slots);
     order_.resize(limit_);
     if (o.mode == Mode::again) shuffle(order_, prng_);
 }
@@ -82,7 +84,7 @@ Load::Load(const Options& options, const nbd::Uri& uri) : options_{options} {
     if (options.writes() && (c.flags & nbd::kReadOnly))
         throw std::invalid_argument("the export is read-only");
     if (options.fua && !(c.flags & nbd::kSendFua)) throw std::invalid_argument("the export has no FUA");
-    if (options.flush_every != 0 && !(c.flags & nbd::kSendFlush))
+    if ((options.flush_every != 0 || options.flush_at_end) && !(c.flags & nbd::kSendFlush))
         throw std::invalid_argument("the export has no flush");
     plan_ = std::make_unique<Plan>(options, c.size);
 }
@@ -102,7 +104,7 @@ Result Load::run() {
     if (options_.warmup == 0) start_counting();
     for (auto& peer : peers_) fill(peer);
     std::vector<epoll_event> events(peers_.size());
-    while (in_flight_ > 0) {
+    while (in_flight_ > 0 || flush_at_end()) {
         auto& only = peers_.front();
         if (peers_.size() == 1 && !only.wants_out) {
             receive(only, true);
@@ -124,6 +126,15 @@ Result Load::run() {
     result_.server_after = usage_of(options_.pid);
     result_.client_cpu_ns = usage_of(0).cpu_ns - client_cpu_start_;
     return result_;
+}
+
+// Starts the last flush, once. False: nothing is left to do.
+bool Load::flush_at_end() {
+    if (!options_.flush_at_end) return false;
+    options_.flush_at_end = false;
+    add_request(peers_.front(), nbd::kFlush, 0, now_ns_);
+    send(peers_.front());
+    return true;
 }
 
 void Load::add_request(Peer& peer, std::uint16_t type, std::uint64_t offset, std::uint64_t now) {

@@ -64,6 +64,7 @@ class Load {
     };
 
     void fill(Peer& peer);
+    bool flush_at_end();
     void add_request(Peer& peer, std::uint16_t type, std::uint64_t offset, std::uint64_t now);
     void send(Peer& peer);
     void receive(Peer& peer, bool may_wait);

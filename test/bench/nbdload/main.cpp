@@ -33,7 +33,7 @@ nlohmann::ordered_json as_json(const Options& o, const Result& r) {
     j["iops"] = n / r.seconds;
     j["mib_per_second"] = bytes / r.seconds / (1 << 20);
     j["latency_us"] = latencies(r.latency);
-    if (o.flush_every != 0) {
+    if (r.flushes != 0) {
         j["flushes"] = r.flushes;
         j["flush_latency_us"] = latencies(r.flush_latency);
     }

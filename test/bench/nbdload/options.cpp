@@ -6,7 +6,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "base/parse.hpp"
 
@@ -32,7 +35,9 @@ Loads an NBD server and prints requests per second, latencies and the server's C
   --start BYTES     0      --range BYTES  rest of the export
   --requests N      end after so many        --seconds S   end after so long (5 if neither is given)
   --warmup S        seconds that are not counted
+  --slot BYTES      firsttouch and again: one block, anywhere in it, for each slot of the range
   --flush-every N   a flush after every N writes, each connection      --fua  on every write
+  --flush-at-end    one flush when all is written; it belongs to the time and the CPU measured
   --pid PID         count the CPU time (workers of its rings included), I/O and memory of this process
   --seed N          1
   --json            the result as one JSON object
@@ -62,6 +67,12 @@ double seconds_of(const char* option, const char* word) {
     return v;
 }
 
+Mode mode_of(const char* word) {
+    for (const auto& [name, mode] : kModes)
+        if (std::strcmp(name, word) == 0) return mode;
+    refuse(std::string("--mode: unknown mode '") + word + "'");
+}
+
 }  // namespace
 
 const char* mode_name(Mode mode) {
@@ -71,95 +82,64 @@ const char* mode_name(Mode mode) {
 }
 
 Options parse_options(int argc, char** argv) {
-    enum {
-        mode,
-        connections,
-        depth,
-        size,
-        start,
-        range,
-        requests,
-        seconds,
-        warmup,
-        flush_every,
-        fua,
-        pid,
-        seed,
-        json,
-        help
-    };
-    static const option kLong[] = {
-        {"mode", 1, nullptr, mode},         {"connections", 1, nullptr, connections},
-        {"depth", 1, nullptr, depth},       {"size", 1, nullptr, size},
-        {"start", 1, nullptr, start},       {"range", 1, nullptr, range},
-        {"requests", 1, nullptr, requests}, {"seconds", 1, nullptr, seconds},
-        {"warmup", 1, nullptr, warmup},     {"flush-every", 1, nullptr, flush_every},
-        {"fua", 0, nullptr, fua},           {"pid", 1, nullptr, pid},
-        {"seed", 1, nullptr, seed},         {"json", 0, nullptr, json},
-        {"help", 0, nullptr, help},         {}};
     Options o;
-    int which = 0;
-    for (int c; (c = ::getopt_long(argc, argv, "", kLong, &which)) != -1;) {
-        const char* name = c == '?' ? "" : kLong[which].name;
-        switch (c) {
-            case mode: {
-                bool known = false;
-                for (const auto& [word, m] : kModes)
-                    if (std::strcmp(word, optarg) == 0) o.mode = m, known = true;
-                if (!known) refuse(std::string("--mode: unknown mode '") + optarg + "'");
-                break;
-            }
-            case connections:
-                o.connections = static_cast<unsigned>(count_of(name, optarg));
-                break;
-            case depth:
-                o.depth = static_cast<unsigned>(count_of(name, optarg));
-                break;
-            case size:
-                o.size = static_cast<std::uint32_t>(size_of(name, optarg));
-                break;
-            case start:
-                o.start = size_of(name, optarg);
-                break;
-            case range:
-                o.range = size_of(name, optarg);
-                break;
-            case requests:
-                o.requests = count_of(name, optarg);
-                break;
-            case seconds:
-                o.seconds = seconds_of(name, optarg);
-                break;
-            case warmup:
-                o.warmup = seconds_of(name, optarg);
-                break;
-            case flush_every:
-                o.flush_every = count_of(name, optarg);
-                break;
-            case fua:
-                o.fua = true;
-                break;
-            case pid:
-                o.pid = static_cast<pid_t>(count_of(name, optarg));
-                break;
-            case seed:
-                o.seed = count_of(name, optarg);
-                break;
-            case json:
-                o.json = true;
-                break;
-            case help:
-                std::fputs(kHelp, stdout);
-                std::exit(0);
-            default:
-                refuse("unknown option or missing value");
+    struct Word {
+        const char* name;
+        bool takes_value;
+        std::function<void(const char* name, const char* value)> set;
+    };
+    const auto bytes = [](auto& to) {
+        return [&to](const char* name, const char* value) {
+            to = static_cast<std::remove_reference_t<decltype(to)>>(size_of(name, value));
+        };
+    };
+    const auto count = [](auto& to) {
+        return [&to](const char* name, const char* value) {
+            to = static_cast<std::remove_reference_t<decltype(to)>>(count_of(name, value));
+        };
+    };
+    const auto seconds = [](double& to) {
+        return [&to](const char* name, const char* value) { to = seconds_of(name, value); };
+    };
+    const auto yes = [](bool& to) { return [&to](const char*, const char*) { to = true; }; };
+    const Word words[] = {
+        {"mode", true, [&](const char*, const char* value) { o.mode = mode_of(value); }},
+        {"connections", true, count(o.connections)},
+        {"depth", true, count(o.depth)},
+        {"size", true, bytes(o.size)},
+        {"start", true, bytes(o.start)},
+        {"range", true, bytes(o.range)},
+        {"slot", true, bytes(o.slot)},
+        {"requests", true, count(o.requests)},
+        {"seconds", true, seconds(o.seconds)},
+        {"warmup", true, seconds(o.warmup)},
+        {"flush-every", true, count(o.flush_every)},
+        {"flush-at-end", false, yes(o.flush_at_end)},
+        {"fua", false, yes(o.fua)},
+        {"pid", true, count(o.pid)},
+        {"seed", true, count(o.seed)},
+        {"json", false, yes(o.json)},
+    };
+    std::vector<option> table;
+    for (int i = 0; const Word& word : words) table.push_back({word.name, word.takes_value, nullptr, i++});
+    constexpr int kHelpWord = 1000;
+    table.push_back({"help", 0, nullptr, kHelpWord});
+    table.push_back({});
+    for (int c; (c = ::getopt_long(argc, argv, "", table.data(), nullptr)) != -1;) {
+        if (c == kHelpWord) {
+            std::fputs(kHelp, stdout);
+            std::exit(0);
         }
+        if (c == '?') refuse("unknown option or missing value");
+        words[c].set(words[c].name, optarg);
     }
     if (optind + 1 != argc) refuse("one URI is needed");
     o.uri = argv[optind];
     if (o.connections < 1 || o.connections > 1024) refuse("--connections: 1 to 1024");
     if (o.depth < 1 || o.depth > 4096) refuse("--depth: 1 to 4096");
     if (o.size < 1 || o.size > (32u << 20)) refuse("--size: 1 byte to 32M");
+    if (o.slot != 0 && (!o.each_block_once() || o.slot < o.size))
+        refuse("--slot: for firsttouch and again, and not below --size");
     if (o.requests == 0 && o.seconds == 0 && !o.each_block_once()) o.seconds = 5;
     return o;
 }

@@ -14,14 +14,16 @@ struct Options {
     std::string uri;
     Mode mode = Mode::randread;
     unsigned connections = 1;
-    unsigned depth = 32;            // requests in flight, each connection
-    std::uint32_t size = 4096;      // bytes a request
-    std::uint64_t start = 0;        // first byte of the range
-    std::uint64_t range = 0;        // bytes; 0: to the end of the export
-    std::uint64_t requests = 0;     // 0: until `seconds` are over (firsttouch, again: all blocks)
-    double seconds = 0;             // 0: until `requests` are done
-    double warmup = 0;              // seconds not counted
+    unsigned depth = 32;         // requests in flight, each connection
+    std::uint32_t size = 4096;   // bytes a request
+    std::uint64_t start = 0;     // first byte of the range
+    std::uint64_t range = 0;     // bytes; 0: to the end of the export
+    std::uint64_t requests = 0;  // 0: until `seconds` are over (firsttouch, again: all blocks)
+    double seconds = 0;          // 0: until `requests` are done
+    std::uint64_t slot = 0;      // firsttouch, again: one block in each slot of so many bytes; 0: every block
+    double warmup = 0;           // seconds not counted
     std::uint64_t flush_every = 0;  // a flush after so many writes; 0: none
+    bool flush_at_end = false;      // and count the time until it is done
     bool fua = false;
     bool json = false;
     pid_t pid = 0;  // whose CPU and I/O are counted
