@@ -1,0 +1,178 @@
+#!/bin/bash
+# demo.sh: the main job of udm on real input, shown. Makes an ext4 image with files in it, serves it, mounts it where that is
+# possible, takes a snapshot while files are written, and shows that the snapshot is whole and old while the volume has the new.
+# Called by `./dev demo`. Ends by itself; exit status 0 only if everything was as promised.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/build/release/bin
+PATH=$bin:$PATH:/usr/sbin:/sbin
+dir=$(mktemp -d /tmp/udm-demo.XXXXXX)
+export UDM_SOCKET=$dir/udmd.sock
+mounted=() fuse=() started=()
+
+bold() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+shown() { # a command as a user would type it, and what it prints
+    printf '\033[36m$ %s\033[0m\n' "$*"
+    "$@"
+}
+promise() { # WHAT COMMAND...
+    local what=$1
+    shift
+    if "$@"; then printf '  \033[32m✓\033[0m %s\n' "$what"; else
+        printf '  \033[31m✗\033[0m %s\n' "$what"
+        exit 1
+    fi
+}
+until_true() { # WHAT COMMAND...: at most 20 s
+    local what=$1 tries=400
+    shift
+    until "$@" 2>/dev/null; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || { echo "demo: waited in vain for $what" >&2; exit 1; }
+        sleep 0.05
+    done
+}
+
+cleanup() {
+    local rc=$? i
+    trap - EXIT
+    touch "$dir/stop"
+    for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do umount "${mounted[i]}" 2>/dev/null || umount -l "${mounted[i]}" 2>/dev/null || true; done
+    for i in ${fuse[@]+"${fuse[@]}"}; do fusermount3 -u "$i" 2>/dev/null || true; done
+    for i in ${started[@]+"${started[@]}"}; do kill "$i" 2>/dev/null || true; done
+    for i in ${started[@]+"${started[@]}"}; do wait "$i" 2>/dev/null || true; done
+    rm -rf "$dir"
+    if [ $rc = 0 ]; then bold "Everything was as promised, in $SECONDS s. Next: README.md, docs/."; else bold "The demo failed (exit status $rc)."; fi
+    exit $rc
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# attach NAME URI: the export as a file, $dir/NAME/disk, through FUSE. Sets attached=the file.
+attach() {
+    mkdir -p "$dir/$1"
+    nbdfuse "$dir/$1/disk" "$2" >>"$dir/nbdfuse.log" 2>&1 &
+    started+=($!)
+    fuse+=("$dir/$1")
+    until_true "nbdfuse to show $1" test -f "$dir/$1/disk"
+    attached=$dir/$1/disk
+}
+mount_image() { # FILE WHERE
+    mkdir -p "$2"
+    mount -o loop "$1" "$2"
+    mounted+=("$2")
+}
+unmount_image() {
+    umount "$1"
+    local i kept=()
+    for i in ${mounted[@]+"${mounted[@]}"}; do [ "$i" = "$1" ] || kept+=("$i"); done
+    mounted=(${kept[@]+"${kept[@]}"})
+}
+check_file_system() { # FILE: e2fsck -fn must find nothing to say but its passes and its summary
+    local said
+    said=$(e2fsck -fn "$1" 2>&1) || { echo "$said"; return 1; }
+    sed 's/^/  | /' <<<"$said"
+    ! grep -qvE '^(e2fsck [0-9]|Pass [1-5]: Checking|.*: [0-9]+/[0-9]+ files|$)' <<<"$said"
+}
+
+bold "1. A real image: ext4, with the text files of this project in it"
+mkdir "$dir/files"
+cp -r README.md docs src "$dir/files/" 2>/dev/null || true
+echo "written before the snapshot" >"$dir/files/letter.txt"
+truncate -s 128M "$dir/disk.img"
+shown mke2fs -q -t ext4 -L demo -d "$dir/files" "$dir/disk.img"
+
+bold "2. Served: one command from a file to a volume"
+shown udmd --socket "$UDM_SOCKET" --state-dir "$dir/state" >"$dir/udmd.log" 2>&1 &
+started+=($!)
+until_true "the daemon" test -S "$UDM_SOCKET"
+printf '\033[36m$ udm serve disk.img --name vol\033[0m\n'
+udm serve "$dir/disk.img" --name vol >"$dir/serve.log" 2>&1 &
+started+=($!)
+until_true "the volume's URI" grep -q '^nbd' "$dir/serve.log"
+uri=$(grep -m 1 '^nbd' "$dir/serve.log")
+echo "$uri"
+promise "a client sees an export of 128 MiB" test "$(nbdinfo --size "$uri")" = $((128 << 20))
+
+can_mount=no
+if [ "$(id -u)" = 0 ] && [ -c /dev/fuse ] && [ -e /dev/loop-control ] && command -v nbdfuse >/dev/null; then
+    attach origin "$uri"
+    if mount_image "$attached" "$dir/mnt" 2>"$dir/mount.log"; then can_mount=yes; else
+        echo "  (mounting is not possible here: $(head -n 1 "$dir/mount.log"))"
+    fi
+else
+    echo "  (no root, /dev/fuse or loop device here: the volume is changed with nbdcopy instead of through a mount)"
+fi
+
+if [ $can_mount = yes ]; then
+    bold "3. Mounted through nbdfuse and a loop device, and written all the time"
+    shown df -h "$dir/mnt" | sed 's/^/  /'
+    # A line, made durable, then the next: so the last whole line in the snapshot says when it was taken.
+    (
+        i=0
+        while [ ! -e "$dir/stop" ]; do
+            i=$((i + 1))
+            echo "line $i" >>"$dir/mnt/diary.txt"
+            head -c 20000 /dev/urandom >"$dir/mnt/file-$((i % 50))"
+            sync -d "$dir/mnt/diary.txt"
+        done
+    ) &
+    writer=$!
+    started+=($writer)
+    until_true "the writer's first lines" grep -q 'line 20' "$dir/mnt/diary.txt"
+
+    bold "4. A snapshot, under the writer's hands"
+    before=$(wc -l <"$dir/mnt/diary.txt")
+    shown udm snapshot take vol=then --cow-dir "$dir" --size 50%
+    after=$(wc -l <"$dir/mnt/diary.txt")
+    until_true "the writer to go on" test "$(wc -l <"$dir/mnt/diary.txt")" -gt $((after + 20))
+    echo "written after the snapshot" >"$dir/mnt/letter.txt"
+    touch "$dir/stop"
+    wait $writer
+    sync -f "$dir/mnt/letter.txt"
+    shown udm snapshot list
+
+    bold "5. The snapshot's file system, as a machine would find it after a power cut at that instant"
+    shown udm export then "nbd+unix:///then?socket=$dir/then.sock"
+    attach snapshot "nbd+unix:///then?socket=$dir/then.sock"
+    echo "The journal is replayed on the snapshot, which can be written:"
+    shown e2fsck -fy "$attached" | sed 's/^/  | /' || [ "${PIPESTATUS[0]}" = 1 ]
+    sync -f "$attached"
+    promise "e2fsck -fn has no complaint" check_file_system "$attached"
+    mount_image "$attached" "$dir/mnt-then"
+    lines=$(grep -c '^line [0-9]*$' "$dir/mnt-then/diary.txt")
+    promise "the diary had $lines lines then (between $before and $after when asked), and has $(wc -l <"$dir/mnt/diary.txt") now" \
+        test "$lines" -ge "$before" -a "$lines" -le $((after + 1))
+    shown cat "$dir/mnt-then/letter.txt"
+    shown cat "$dir/mnt/letter.txt"
+    promise "the snapshot has the old letter" grep -q before "$dir/mnt-then/letter.txt"
+    promise "the volume has the new one" grep -q after "$dir/mnt/letter.txt"
+    promise "the project's files are the same in both" diff -r "$dir/files/src" "$dir/mnt-then/src"
+    unmount_image "$dir/mnt-then"
+    unmount_image "$dir/mnt"
+    promise "and the volume itself, unmounted, is whole" check_file_system "$dir/origin/disk"
+else
+    bold "3. A snapshot, then new files in the volume"
+    cp "$dir/disk.img" "$dir/old.img"
+    cp "$dir/disk.img" "$dir/new.img"
+    echo "written after the snapshot" >"$dir/letter.txt"
+    { echo "rm letter.txt"; echo "write $dir/letter.txt letter.txt"; for i in $(seq 50); do echo "write $bin/udm file-$i"; done; } |
+        debugfs -w -f - "$dir/new.img" >/dev/null 2>&1
+    shown udm snapshot take vol=then --cow-dir "$dir" --size 50%
+    shown nbdcopy "$dir/new.img" "$uri"
+    shown udm snapshot list
+    shown udm export then "nbd+unix:///then?socket=$dir/then.sock"
+
+    bold "4. The snapshot is as it was, the volume is new"
+    nbdcopy "nbd+unix:///then?socket=$dir/then.sock" "$dir/then.img"
+    nbdcopy "$uri" "$dir/now.img"
+    promise "the snapshot is the old image, byte for byte" cmp "$dir/then.img" "$dir/old.img"
+    promise "the volume is the new one" cmp "$dir/now.img" "$dir/new.img"
+    promise "e2fsck -fn has no complaint about the snapshot" check_file_system "$dir/then.img"
+    promise "the snapshot has the old letter" grep -q before <(debugfs -R "cat letter.txt" "$dir/then.img" 2>/dev/null)
+    promise "the volume has the new one" grep -q after <(debugfs -R "cat letter.txt" "$dir/now.img" 2>/dev/null)
+fi
+
+bold "6. The same in the words of dmsetup"
+shown udmsetup table
+shown udmsetup status
