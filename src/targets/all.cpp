@@ -4,19 +4,20 @@
 #include "targets/error/error.hpp"
 #include "targets/flakey/flakey.hpp"
 #include "targets/linear/linear.hpp"
+#include "targets/snapshot/type.hpp"
 #include "targets/striped/striped.hpp"
 #include "targets/zero/zero.hpp"
 
 namespace udm {
 
 void add_all_targets(TargetTypes& types, Env& env) {
-    static_cast<void>(env);
     types.add(error_type());
     types.add(linear_type());
     types.add(striped_type());
     types.add(zero_type());
     types.add(delay_type());
     types.add(flakey_type());
+    snapshot::add_types(types, env);
 }
 
 }  // namespace udm
