@@ -41,6 +41,7 @@ struct ExtentAnswer {
     Sectors length{};
     bool hole = false;    // nothing is allocated here
     bool zero = false;    // reads as zeroes
+    std::uint32_t flags = 0;    // to an ExtentQuestion only: what that question's answers mean
 };
 
 // A view of the memory of a request: segments owned by whoever owns the request (or by the Io itself, for one
