@@ -37,7 +37,8 @@ void MemoryBudget::expired() noexcept {
         Account& account = *at;
         ++at;
         const Nanoseconds since = account.owner_.waits_for_client_since();
-        if (account.taken_ > bounds_.own && since != 0 && now >= since + bounds_.stalled) account.owner_.evict();
+        if (account.taken_ > bounds_.own && since != 0 && now >= since + bounds_.stalled)
+            account.owner_.evict();
     }
     if (!waiting_.empty()) watch();
 }
@@ -82,7 +83,7 @@ bool Account::take(std::size_t bytes) noexcept {
     forget();
     ASSERT(bytes <= budget_.bounds_.session);
     if (taken_ + bytes > budget_.bounds_.session) {
-        wanted_ = bytes;    // give() of our own will do
+        wanted_ = bytes;  // give() of our own will do
         return false;
     }
     const std::size_t shared = needs(bytes);

@@ -1,5 +1,5 @@
-// How much memory the sessions of one reactor may have under way. Each has a small part of its own, so that none
-// can be starved; beyond it they share. A client that neither reads its replies nor sends the payload it
+// How much memory the sessions of one reactor may have under way. Each has a small part of its own, so that
+// none can be starved; beyond it they share. A client that neither reads its replies nor sends the payload it
 // announced keeps its share only as long as nobody waits for it.
 #pragma once
 
@@ -12,19 +12,20 @@
 namespace udm::nbd {
 
 class Account;
-struct AccountPlace : ListHook {    // in the queue of those that wait
+struct AccountPlace : ListHook {  // in the queue of those that wait
     Account* account = nullptr;
 };
 
-// One a reactor, for all servers whose exports live there. Made anywhere, used on that reactor, destroyed when its
-// accounts are gone.
+// One a reactor, for all servers whose exports live there. Made anywhere, used on that reactor, destroyed
+// when its accounts are gone.
 class MemoryBudget final : private Timer {
   public:
     struct Bounds {
         std::size_t shared = std::size_t{64} << 20;
-        std::size_t own = std::size_t{1} << 20;             // of each session, beside what is shared
-        std::size_t session = std::size_t{48} << 20;        // of one session in all: one request of 32 MiB always fits
-        Nanoseconds stalled = 10 * kSecond;                 // without progress while others wait: the session ends
+        std::size_t own = std::size_t{1} << 20;  // of each session, beside what is shared
+        std::size_t session = std::size_t{48}
+                              << 20;         // of one session in all: one request of 32 MiB always fits
+        Nanoseconds stalled = 10 * kSecond;  // without progress while others wait: the session ends
     };
     MemoryBudget(Reactor& reactor, const Bounds& bounds) noexcept;
     explicit MemoryBudget(Reactor& reactor) noexcept : MemoryBudget{reactor, Bounds{}} {}
@@ -51,7 +52,8 @@ class Account final : public ListHook {
   public:
     class Owner {
       public:
-        // A take() that had failed is worth another try. Called from give() of another account, or of this one.
+        // A take() that had failed is worth another try. Called from give() of another account, or of this
+        // one.
         virtual void memory_freed() noexcept = 0;
         // Since when it waits for its client, 0 if it doesn't.
         virtual Nanoseconds waits_for_client_since() const noexcept = 0;
@@ -62,10 +64,10 @@ class Account final : public ListHook {
         ~Owner() = default;
     };
     Account(MemoryBudget& budget, Owner& owner) noexcept;
-    ~Account();    // all was given back
+    ~Account();  // all was given back
 
-    // At most Bounds::session at a time. False: not now; memory_freed() follows, and what was wanted is set aside
-    // until the next take(). First come, first served.
+    // At most Bounds::session at a time. False: not now; memory_freed() follows, and what was wanted is set
+    // aside until the next take(). First come, first served.
     bool take(std::size_t bytes) noexcept;
     void give(std::size_t bytes) noexcept;
     // Wants nothing any more.
@@ -81,10 +83,10 @@ class Account final : public ListHook {
 
     MemoryBudget& budget_;
     Owner& owner_;
-    std::size_t taken_ = 0;        // with what was set aside
-    std::size_t wanted_ = 0;       // 0: waits for nothing
+    std::size_t taken_ = 0;   // with what was set aside
+    std::size_t wanted_ = 0;  // 0: waits for nothing
     std::size_t set_aside_ = 0;
-    AccountPlace place_;           // linked while it waits for others
+    AccountPlace place_;  // linked while it waits for others
 };
 
 }  // namespace udm::nbd

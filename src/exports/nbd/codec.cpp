@@ -68,7 +68,8 @@ std::optional<InfoRequest> parse_info_request(ByteView data) noexcept {
     InfoRequest request;
     std::uint32_t name_length = 0;
     std::uint16_t count = 0;
-    if (!reader.integer(name_length) || !reader.text(name_length, request.name) || !reader.integer(count)) return {};
+    if (!reader.integer(name_length) || !reader.text(name_length, request.name) || !reader.integer(count))
+        return {};
     if (reader.left() != std::size_t{2} * count) return {};
     for (unsigned i = 0; i < count; ++i) {
         std::uint16_t type = 0;
@@ -87,8 +88,9 @@ std::optional<MetaRequest> parse_meta_request(ByteView data) {
     MetaRequest request;
     std::uint32_t name_length = 0;
     std::uint32_t count = 0;
-    if (!reader.integer(name_length) || !reader.text(name_length, request.name) || !reader.integer(count)) return {};
-    if (count > reader.left() / 4) return {};    // before anything is reserved for them
+    if (!reader.integer(name_length) || !reader.text(name_length, request.name) || !reader.integer(count))
+        return {};
+    if (count > reader.left() / 4) return {};  // before anything is reserved for them
     request.queries.reserve(count);
     for (std::uint32_t i = 0; i < count; ++i) {
         std::uint32_t length = 0;
@@ -161,31 +163,46 @@ void put_meta_context(Bytes& out, std::uint32_t option, std::uint32_t id, std::s
 
 WireError to_wire(IoStatus status, bool fast_zero) noexcept {
     switch (status) {
-        case IoStatus::ok: return WireError::none;
-        case IoStatus::no_space: return WireError::nospc;
-        case IoStatus::unsupported: return fast_zero ? WireError::notsup : WireError::inval;
-        case IoStatus::invalid: return WireError::inval;
-        case IoStatus::read_only: return WireError::perm;
+        case IoStatus::ok:
+            return WireError::none;
+        case IoStatus::no_space:
+            return WireError::nospc;
+        case IoStatus::unsupported:
+            return fast_zero ? WireError::notsup : WireError::inval;
+        case IoStatus::invalid:
+            return WireError::inval;
+        case IoStatus::read_only:
+            return WireError::perm;
         case IoStatus::io_error:
         case IoStatus::timed_out:
         case IoStatus::removed:
         case IoStatus::corrupt:
-        case IoStatus::requeue: return WireError::io;
+        case IoStatus::requeue:
+            return WireError::io;
     }
     return WireError::io;
 }
 
 std::string_view describe(WireError error) noexcept {
     switch (error) {
-        case WireError::none: return "";
-        case WireError::perm: return "the export is read-only";
-        case WireError::io: return "the device reported an I/O error";
-        case WireError::nomem: return "out of memory";
-        case WireError::inval: return "invalid request: command, flags, alignment or range";
-        case WireError::nospc: return "no space, or beyond the end of the export";
-        case WireError::overflow: return "too long for one chunk";
-        case WireError::notsup: return "not faster than writing";
-        case WireError::shutdown: return "the export is shutting down";
+        case WireError::none:
+            return "";
+        case WireError::perm:
+            return "the export is read-only";
+        case WireError::io:
+            return "the device reported an I/O error";
+        case WireError::nomem:
+            return "out of memory";
+        case WireError::inval:
+            return "invalid request: command, flags, alignment or range";
+        case WireError::nospc:
+            return "no space, or beyond the end of the export";
+        case WireError::overflow:
+            return "too long for one chunk";
+        case WireError::notsup:
+            return "not faster than writing";
+        case WireError::shutdown:
+            return "the export is shutting down";
     }
     return "";
 }

@@ -1,4 +1,5 @@
-// The NBD protocol's structures as bytes: parsing and building, no I/O, no state. All integers are big-endian.
+// The NBD protocol's structures as bytes: parsing and building, no I/O, no state. All integers are
+// big-endian.
 //   source   "The NBD protocol", doc/proto.md of the NetworkBlockDevice project
 #pragma once
 
@@ -18,13 +19,15 @@ namespace udm::nbd {
 using Bytes = std::vector<std::byte>;
 using ByteView = std::span<const std::byte>;
 
-// --- handshake --------------------------------------------------------------------------------------------------
+// --- handshake
+// --------------------------------------------------------------------------------------------------
 
-inline constexpr std::uint64_t kInitMagic = 0x4e42444d41474943;      // "NBDMAGIC"
-inline constexpr std::uint64_t kOptionMagic = 0x49484156454f5054;    // "IHAVEOPT"
+inline constexpr std::uint64_t kInitMagic = 0x4e42444d41474943;    // "NBDMAGIC"
+inline constexpr std::uint64_t kOptionMagic = 0x49484156454f5054;  // "IHAVEOPT"
 inline constexpr std::uint64_t kOptionReplyMagic = 0x0003e889045565a9;
 
-inline constexpr std::uint16_t kFlagFixedNewstyle = 1 << 0;    // of the server's greeting and of the client's answer
+inline constexpr std::uint16_t kFlagFixedNewstyle =
+    1 << 0;  // of the server's greeting and of the client's answer
 inline constexpr std::uint16_t kFlagNoZeroes = 1 << 1;
 
 enum class OptionType : std::uint32_t {
@@ -57,7 +60,7 @@ enum class ReplyType : std::uint32_t {
 
 enum class InfoType : std::uint16_t { export_ = 0, name = 1, description = 2, block_size = 3 };
 
-inline constexpr std::size_t kStringMax = 4096;       // of any string of the protocol
+inline constexpr std::size_t kStringMax = 4096;  // of any string of the protocol
 inline constexpr std::size_t kOptionHeaderSize = 16;
 inline constexpr std::size_t kClientFlagsSize = 4;
 
@@ -111,7 +114,8 @@ void put_info_block_size(Bytes& out, std::uint32_t option, std::uint32_t min, st
                          std::uint32_t max);
 void put_meta_context(Bytes& out, std::uint32_t option, std::uint32_t id, std::string_view name);
 
-// --- transmission -----------------------------------------------------------------------------------------------
+// --- transmission
+// -----------------------------------------------------------------------------------------------
 
 inline constexpr std::uint32_t kRequestMagic = 0x25609513;
 inline constexpr std::uint32_t kSimpleReplyMagic = 0x67446698;
@@ -166,7 +170,7 @@ std::string_view describe(WireError error) noexcept;
 
 struct Request {
     std::uint16_t flags;
-    std::uint16_t command;    // not a Command before it was checked
+    std::uint16_t command;  // not a Command before it was checked
     std::uint64_t cookie;
     std::uint64_t offset;
     std::uint32_t length;
@@ -219,7 +223,7 @@ struct Descriptor {
 };
 static_assert(sizeof(Descriptor) == 8);
 
-struct StatusChunk {    // descriptors follow
+struct StatusChunk {  // descriptors follow
     ChunkHeader header;
     be32 context;
 };
@@ -228,7 +232,7 @@ static_assert(sizeof(StatusChunk) == 24);
 }  // namespace wire
 
 inline constexpr std::size_t kRequestSize = sizeof(wire::RequestBytes);
-inline constexpr std::size_t kReplyHeaderMax = sizeof(wire::DataChunk);    // error texts not included
+inline constexpr std::size_t kReplyHeaderMax = sizeof(wire::DataChunk);  // error texts not included
 
 // `from` has kRequestSize bytes. False: the magic is wrong.
 inline bool parse_request(const std::byte* from, Request& to) noexcept {
@@ -247,7 +251,8 @@ inline std::size_t put_simple_reply(std::byte* to, WireError error, std::uint64_
 }
 inline std::size_t put_chunk(std::byte* to, ChunkType type, std::uint16_t flags, std::uint64_t cookie,
                              std::uint32_t length) noexcept {
-    const wire::ChunkHeader chunk{kStructuredReplyMagic, flags, static_cast<std::uint16_t>(type), cookie, length};
+    const wire::ChunkHeader chunk{kStructuredReplyMagic, flags, static_cast<std::uint16_t>(type), cookie,
+                                  length};
     std::memcpy(to, &chunk, sizeof chunk);
     return sizeof chunk;
 }

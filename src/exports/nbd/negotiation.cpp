@@ -7,7 +7,7 @@
 namespace udm::nbd {
 namespace {
 
-constexpr std::uint32_t kContextsMax = 16;    // selected at once
+constexpr std::uint32_t kContextsMax = 16;  // selected at once
 
 bool is(std::uint32_t option, OptionType type) { return option == static_cast<std::uint32_t>(type); }
 
@@ -37,11 +37,13 @@ Negotiation::Next Negotiation::advance(ByteView in, std::size_t& used, Bytes& ou
     if (!header) return Next::close;
     if (header->length > bounds_.option_bytes) {
         // A name that long has no answer but the end of the connection.
-        if (is(header->type, OptionType::export_name) || !fixed_ || ++options_ > bounds_.options) return Next::close;
-        used = kOptionHeaderSize;
+        if (is(header->type, OptionType::export_name) || !fixed_ || ++options_ > bounds_.options)
+            return Next::close;
         option_ = header->type;
         skip_ = header->length;
-        return Next::more;
+        const Next next = advance(in.subspan(kOptionHeaderSize), used, out);
+        used += kOptionHeaderSize;
+        return next;
     }
     message_size_ = kOptionHeaderSize + header->length;
     if (in.size() < message_size_) return Next::more;
@@ -62,7 +64,7 @@ Negotiation::Next Negotiation::client_flags(ByteView in, std::size_t& used) {
     zeroes_ = (flags & kFlagNoZeroes) == 0;
     state_ = State::option;
     message_size_ = kOptionHeaderSize;
-    return Next::reply;    // nothing to send
+    return Next::reply;  // nothing to send
 }
 
 Negotiation::Next Negotiation::option(const OptionHeader& header, ByteView data, Bytes& out) {
@@ -71,11 +73,12 @@ Negotiation::Next Negotiation::option(const OptionHeader& header, ByteView data,
         name_ = {reinterpret_cast<const char*>(data.data()), data.size()};
         return is_valid_string(name_) ? Next::look_up : Next::close;
     }
-    if (!fixed_) return Next::close;    // such a client does not understand replies
+    if (!fixed_) return Next::close;  // such a client does not understand replies
     switch (static_cast<OptionType>(header.type)) {
-        case OptionType::export_name: UNREACHABLE();
+        case OptionType::export_name:
+            UNREACHABLE();
         case OptionType::abort:
-            put_option_reply(out, option_, ReplyType::ack);    // whatever data came with it
+            put_option_reply(out, option_, ReplyType::ack);  // whatever data came with it
             return Next::close;
         case OptionType::list:
             if (!data.empty()) return refuse(ReplyType::err_invalid, "NBD_OPT_LIST takes no data", out);
@@ -141,7 +144,8 @@ Negotiation::Next Negotiation::answer_export(const ExportFacts* facts, bool stop
         if (by_name) return Next::close;
         if (stopping) return refuse(ReplyType::err_shutdown, "the export is shutting down", out);
         // The name is said again where it is sure to be text.
-        const bool plain = name_.size() <= 256 && std::ranges::all_of(name_, [](char c) { return c >= ' ' && c <= '~'; });
+        const bool plain =
+            name_.size() <= 256 && std::ranges::all_of(name_, [](char c) { return c >= ' ' && c <= '~'; });
         if (!plain) return refuse(ReplyType::err_unknown, "there is no such export", out);
         std::string text = "there is no export called '";
         text.append(name_).append("'");
@@ -184,9 +188,9 @@ Negotiation::Next Negotiation::answer_info(const ExportFacts& facts, Bytes& out)
 Negotiation::Next Negotiation::answer_meta(const ExportFacts& facts, Bytes& out) {
     if (is(option_, OptionType::list_meta_context)) {
         for (const std::string& context : facts.contexts) {
-            const bool wanted = meta_.queries.empty() || std::ranges::any_of(meta_.queries, [&](std::string_view q) {
-                                    return lists(q, context);
-                                });
+            const bool wanted =
+                meta_.queries.empty() ||
+                std::ranges::any_of(meta_.queries, [&](std::string_view q) { return lists(q, context); });
             if (wanted) put_meta_context(out, option_, 0, context);
         }
         return acknowledge(out);

@@ -1,5 +1,5 @@
-// The handshake of one connection, fixed newstyle, as a state machine without I/O: bytes in, bytes and a question
-// out. Whoever drives it looks exports up, and moves the connection where it must be to answer.
+// The handshake of one connection, fixed newstyle, as a state machine without I/O: bytes in, bytes and a
+// question out. Whoever drives it looks exports up, and moves the connection where it must be to answer.
 //   source   doc/proto.md, "Handshake", "Option types", "Metadata querying"
 #pragma once
 
@@ -11,12 +11,12 @@ namespace udm::nbd {
 
 // What a client is told of an export, as it is at that moment on the export's home.
 struct ExportFacts {
-    std::string_view name;           // the canonical one
+    std::string_view name;  // the canonical one
     std::string_view description;
-    std::uint64_t size = 0;          // bytes
-    std::uint16_t flags = 0;         // transmission flags, without kSendDf
+    std::uint64_t size = 0;   // bytes
+    std::uint16_t flags = 0;  // transmission flags, without kSendDf
     std::uint32_t block_min = 512, block_preferred = 4096, block_max = 0;
-    std::span<const std::string> contexts;    // names of the metadata contexts there are
+    std::span<const std::string> contexts;  // names of the metadata contexts there are
 };
 
 struct ListedExport {
@@ -26,24 +26,24 @@ struct ListedExport {
 class Negotiation {
   public:
     struct Bounds {
-        std::uint32_t option_bytes = 64 << 10;    // of one option's data; longer ones are skipped with an error
-        std::uint32_t options = 256;              // of one handshake; then the connection is closed
+        std::uint32_t option_bytes = 64 << 10;  // of one option's data; longer ones are skipped with an error
+        std::uint32_t options = 256;            // of one handshake; then the connection is closed
     };
     enum class Next {
-        more,            // wants more bytes than there are
-        reply,           // send what was put out, then go on
-        list,            // call answer_list()
-        look_up,         // find the export called name(), then call answer_export()
-        transmission,    // send what was put out; the handshake is over
-        close,           // send what was put out, then close the connection
+        more,          // wants more bytes than there are
+        reply,         // send what was put out, then go on
+        list,          // call answer_list()
+        look_up,       // find the export called name(), then call answer_export()
+        transmission,  // send what was put out; the handshake is over
+        close,         // send what was put out, then close the connection
     };
 
     explicit Negotiation(const Bounds& bounds) noexcept : bounds_{bounds} {}
 
     // The server speaks first.
     void greet(Bytes& out);
-    // Takes one message off the front of `in`; `used` says how much of it was consumed (also with `more`). Views
-    // into `in` are kept until the answer was given, never beyond.
+    // Takes one message off the front of `in`; `used` says how much of it was consumed (also with `more`).
+    // Views into `in` are kept until the answer was given, never beyond.
     Next advance(ByteView in, std::size_t& used, Bytes& out);
     // How many bytes the message at hand has in all, as far as that is known yet: the room its reader needs.
     std::size_t message_size() const noexcept { return message_size_; }
@@ -74,14 +74,14 @@ class Negotiation {
     bool zeroes_ = true;
     bool structured_ = false;
     std::uint32_t options_ = 0;
-    std::uint32_t option_ = 0;      // the one being answered
-    std::uint64_t skip_ = 0;        // bytes of data of an option that was refused for its length
+    std::uint32_t option_ = 0;  // the one being answered
+    std::uint64_t skip_ = 0;    // bytes of data of an option that was refused for its length
     std::size_t message_size_ = kClientFlagsSize;
     std::string_view name_;
     InfoRequest info_;
     MetaRequest meta_;
     std::vector<std::string> contexts_;
-    std::string contexts_of_;       // the export's canonical name for which they were chosen
+    std::string contexts_of_;  // the export's canonical name for which they were chosen
 };
 
 }  // namespace udm::nbd

@@ -13,14 +13,14 @@
 
 namespace udm::nbd {
 
-inline constexpr std::uint32_t kRequestsMax = 128;    // of one session, under way at a time
+inline constexpr std::uint32_t kRequestsMax = 128;  // of one session, under way at a time
 
 class Replies {
   public:
     // A buffer that goes back to its pool when the replies are out.
     struct Payload {
         std::byte* buffer;
-        std::uint32_t bytes;    // as taken
+        std::uint32_t bytes;  // as taken
     };
 
     bool empty() const noexcept { return count_ == 0; }
@@ -49,7 +49,8 @@ class Replies {
     }
     void add_error(std::uint64_t cookie, const Refusal& refusal, bool structured) noexcept {
         if (!structured) return add_simple(cookie, refusal.error);
-        header(put_error_chunk(next(), refusal.error, cookie, static_cast<std::uint16_t>(refusal.text.size())));
+        header(
+            put_error_chunk(next(), refusal.error, cookie, static_cast<std::uint16_t>(refusal.text.size())));
         // Only ever read.
         if (!refusal.text.empty()) piece(const_cast<char*>(refusal.text.data()), refusal.text.size());
         ++count_;
@@ -98,10 +99,10 @@ class Replies {
     std::uint32_t header_bytes_ = 0;
     std::uint32_t piece_count_ = 0;
     std::uint32_t payload_count_ = 0;
-    std::byte* header_end_ = nullptr;    // where the last piece ends, if it is made of headers
-    std::uint32_t first_ = 0;            // the window: from here
-    std::uint32_t window_ = 0;           // so many
-    std::size_t rest_ = 0;               // of the window's last piece, not in this window
+    std::byte* header_end_ = nullptr;  // where the last piece ends, if it is made of headers
+    std::uint32_t first_ = 0;          // the window: from here
+    std::uint32_t window_ = 0;         // so many
+    std::size_t rest_ = 0;             // of the window's last piece, not in this window
     std::array<iovec, kPieces> pieces_;
     std::array<Payload, kRequestsMax> payloads_;
     std::array<std::byte, kRequestsMax * kReplyHeaderMax> headers_;

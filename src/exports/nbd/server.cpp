@@ -12,7 +12,7 @@ struct Server::Record final : Entry {
 
     struct Stop final : Task {
         explicit Stop(Record& of_) noexcept : of{of_} {}
-        void run() noexcept override {    // at the home
+        void run() noexcept override {  // at the home
             of.stopping = true;
             for (Session& session : of.sessions) session.stop();
             of.server.reactor.post_remote(of.back);
@@ -74,13 +74,17 @@ Result<void> Server::add(Export what) {
     if (record_of(what.name)) return fail(Errc::exists, "export '" + what.name + "' exists already");
     ASSERT(what.disk && what.home && what.network && !stopped_);
     if (what.description.size() > kStringMax) what.description.resize(kStringMax);
-    if (!what.budget) {
-        auto& budget = budgets_[what.home];
-        if (!budget) budget = std::make_unique<MemoryBudget>(*what.home, limits.memory);
-        what.budget = budget.get();
-    }
+    if (!what.budget) what.budget = &budget_of(*what.home);
     entries_.push_back(std::make_unique<Record>(*this, std::move(what)));
     return {};
+}
+
+MemoryBudget& Server::budget_of(Reactor& home) {
+    for (const OwnBudget& own : budgets_) {
+        if (own.home == &home) return *own.budget;
+    }
+    budgets_.push_back({&home, std::make_unique<MemoryBudget>(home, limits.memory)});
+    return *budgets_.back().budget;
 }
 
 Server::Record* Server::record_of(std::string_view name) const noexcept {
@@ -143,7 +147,8 @@ std::uint32_t Server::connections(std::string_view name) const noexcept {
     return record ? record->bound : 0;
 }
 
-// --- sessions ---------------------------------------------------------------------------------------------------
+// --- sessions
+// ---------------------------------------------------------------------------------------------------
 
 void Server::accepted(int fd) noexcept {
     if (connections_ < limits.sessions && !stopped_) {
@@ -152,7 +157,7 @@ void Server::accepted(int fd) noexcept {
         return;
     }
     ++refused_;
-    new Closer{*this, fd};    // ends itself
+    new Closer{*this, fd};  // ends itself
 }
 
 Entry* Server::find(std::string_view name) noexcept {

@@ -13,7 +13,7 @@ constexpr std::size_t kFirstRoom = 1024;
 constexpr std::string_view kAllocation = "base:allocation";
 
 Shape shape_of(const Export& what) noexcept {
-    what.disk->refresh();    // a file may have grown
+    what.disk->refresh();  // a file may have grown
     const Limits& limits = what.disk->limits();
     Shape shape;
     shape.block_min = std::max(limits.logical_block, std::uint32_t{kSectorSize});
@@ -56,7 +56,8 @@ void Session::start(int fd) {
     send(After::go_on);
 }
 
-// --- the stream -------------------------------------------------------------------------------------------------
+// --- the stream
+// -------------------------------------------------------------------------------------------------
 
 void Session::received(ssize_t n) noexcept {
     if (transmission_) return transmission_->received(n);
@@ -89,13 +90,17 @@ void Session::step() noexcept {
     }
     if (phase_ != Phase::negotiation) return;
     switch (after_) {
-        case After::go_on: return negotiate();
-        case After::transmission: return enter_transmission();
-        case After::close: return close();
+        case After::go_on:
+            return negotiate();
+        case After::transmission:
+            return enter_transmission();
+        case After::close:
+            return close();
     }
 }
 
-// --- the handshake ----------------------------------------------------------------------------------------------
+// --- the handshake
+// ----------------------------------------------------------------------------------------------
 
 void Session::negotiate() noexcept {
     while (phase_ == Phase::negotiation) {
@@ -110,11 +115,16 @@ void Session::negotiate() noexcept {
 
 void Session::handle(Negotiation::Next next) noexcept {
     switch (next) {
-        case Negotiation::Next::more: UNREACHABLE();
-        case Negotiation::Next::reply: return send(After::go_on);
-        case Negotiation::Next::transmission: return send(After::transmission);
-        case Negotiation::Next::close: return out_.empty() ? close() : send(After::close);
-        case Negotiation::Next::list: return is_home() ? move(Goal::list) : handle(negotiation_.answer_list(directory_.list(), out_));
+        case Negotiation::Next::more:
+            UNREACHABLE();
+        case Negotiation::Next::reply:
+            return send(After::go_on);
+        case Negotiation::Next::transmission:
+            return send(After::transmission);
+        case Negotiation::Next::close:
+            return out_.empty() ? close() : send(After::close);
+        case Negotiation::Next::list:
+            return is_home() ? move(Goal::list) : handle(negotiation_.answer_list(directory_.list(), out_));
         case Negotiation::Next::look_up:
             if (is_home() && entry_->what.name == negotiation_.name()) return answer();
             return is_home() ? move(Goal::look_up) : look_up();
@@ -123,7 +133,8 @@ void Session::handle(Negotiation::Next next) noexcept {
 
 void Session::receive() noexcept {
     if (begin_ != 0) {
-        std::copy(in_.begin() + static_cast<std::ptrdiff_t>(begin_), in_.begin() + static_cast<std::ptrdiff_t>(end_), in_.begin());
+        std::copy(in_.begin() + static_cast<std::ptrdiff_t>(begin_),
+                  in_.begin() + static_cast<std::ptrdiff_t>(end_), in_.begin());
         end_ -= begin_;
         begin_ = 0;
     }
@@ -191,21 +202,27 @@ void Session::enter_transmission() noexcept {
     if (shape_.structured) shape_.flags |= kSendDf;
     shape_.contexts = static_cast<std::uint32_t>(contexts.size());
     phase_ = Phase::transmission;
-    const Transmission::Setup setup{*reactor_,  *entry_->what.disk,         *stream_, *entry_->what.budget,
-                                    shape_,     directory_.limits.requests, directory_.limits.grace};
-    Transmission::Owner& owner = *this;    // a private base: not for make_unique to see
+    const Transmission::Setup setup{*reactor_,
+                                    *entry_->what.disk,
+                                    *stream_,
+                                    *entry_->what.budget,
+                                    shape_,
+                                    directory_.limits.requests,
+                                    directory_.limits.grace};
+    Transmission::Owner& owner = *this;  // a private base: not for make_unique to see
     transmission_ = std::make_unique<Transmission>(setup, std::move(contexts), owner);
     transmission_->start(ByteView{in_}.subspan(begin_, end_ - begin_));
     Bytes{}.swap(in_);
     Bytes{}.swap(out_);
 }
 
-// --- moving -----------------------------------------------------------------------------------------------------
+// --- moving
+// -----------------------------------------------------------------------------------------------------
 
 void Session::move(Goal goal) noexcept {
     goal_ = goal;
     const bool to_home = goal == Goal::answer;
-    if (linked()) unlink();    // from the server's list, or the export's
+    if (linked()) unlink();  // from the server's list, or the export's
     reactor_->cancel(timer_);
     Reactor& to = to_home ? *entry_->what.home : directory_.reactor;
     const bool here = &to == reactor_;
@@ -218,12 +235,12 @@ void Session::move(Goal goal) noexcept {
     if (here) {
         to.post(carrier_);
     } else {
-        to.post_remote(carrier_);    // another thread may have it from here on
+        to.post_remote(carrier_);  // another thread may have it from here on
     }
 }
 
 void Session::arrive() noexcept {
-    if (goal_ == Goal::end) return directory_.ended(*this);    // destroys this
+    if (goal_ == Goal::end) return directory_.ended(*this);  // destroys this
     if (!stream_) stream_ = (is_home() ? *entry_->what.network : directory_.network).adopt(fd_, *this);
     fd_ = -1;
     reactor_->arm(timer_, deadline_);
@@ -237,12 +254,13 @@ void Session::arrive() noexcept {
         directory_.unbound(left);
     }
     directory_.arrived(*this);
-    if (phase_ != Phase::negotiation) return;    // the server is stopping
+    if (phase_ != Phase::negotiation) return;  // the server is stopping
     if (goal_ == Goal::look_up) return look_up();
     handle(negotiation_.answer_list(directory_.list(), out_));
 }
 
-// --- the end ----------------------------------------------------------------------------------------------------
+// --- the end
+// ----------------------------------------------------------------------------------------------------
 
 void Session::stop() noexcept {
     if (transmission_) return transmission_->stop();

@@ -1,8 +1,8 @@
 // One connection, from the greeting to its end.
 //
-// It is negotiated on the server's reactor. Before anything is said about an export the session moves, with what it
-// has read, to that export's home, and is served there; for a question about another export it comes back first.
-// While it moves it belongs to nobody but the task that carries it.
+// It is negotiated on the server's reactor. Before anything is said about an export the session moves, with
+// what it has read, to that export's home, and is served there; for a question about another export it comes
+// back first. While it moves it belongs to nobody but the task that carries it.
 #pragma once
 
 #include <memory>
@@ -14,12 +14,12 @@
 namespace udm::nbd {
 
 struct ServerLimits {
-    std::uint32_t sessions = 256;                        // at a time; more are closed at once
-    std::uint32_t requests = kRequestsMax;               // of one session under way, at most kRequestsMax
+    std::uint32_t sessions = 256;           // at a time; more are closed at once
+    std::uint32_t requests = kRequestsMax;  // of one session under way, at most kRequestsMax
     Negotiation::Bounds handshake{};
     Nanoseconds handshake_time = 30 * kSecond;
-    Nanoseconds grace = 10 * kSecond;                    // for a client to take its last replies
-    MemoryBudget::Bounds memory{};                       // of each home, unless the export brings its budget
+    Nanoseconds grace = 10 * kSecond;  // for a client to take its last replies
+    MemoryBudget::Bounds memory{};     // of each home, unless the export brings its budget
 };
 
 // What a session needs of its server; on the server's reactor.
@@ -31,13 +31,13 @@ class Directory {
     Network& network;
     const ServerLimits limits;
 
-    virtual Entry* find(std::string_view name) noexcept = 0;    // null: none, or on its way out
+    virtual Entry* find(std::string_view name) noexcept = 0;  // null: none, or on its way out
     virtual std::vector<ListedExport> list() const = 0;
     // The session is here and no export's.
     virtual void arrived(Session& session) noexcept = 0;
     // It is to be destroyed; it was here, or came for that.
     virtual void ended(Session& session) noexcept = 0;
-    virtual void unbound(Entry& entry) noexcept = 0;            // one session less refers to it
+    virtual void unbound(Entry& entry) noexcept = 0;  // one session less refers to it
 
   protected:
     ~Directory() = default;
@@ -57,8 +57,8 @@ class Session final : public ListHook, private StreamHandler, private Transmissi
 
   private:
     enum class Phase : std::uint8_t { negotiation, transmission, closing };
-    enum class Goal : std::uint8_t { list, look_up, answer, end };    // why it moves
-    enum class After : std::uint8_t { go_on, transmission, close };   // once the reply is out
+    enum class Goal : std::uint8_t { list, look_up, answer, end };   // why it moves
+    enum class After : std::uint8_t { go_on, transmission, close };  // once the reply is out
 
     void received(ssize_t n) noexcept override;
     void sent(int status) noexcept override;
@@ -99,20 +99,20 @@ class Session final : public ListHook, private StreamHandler, private Transmissi
     enum class Place : std::uint8_t { server, home };
 
     Directory& directory_;
-    Reactor* reactor_;                  // where it is
+    Reactor* reactor_;  // where it is
     Place at_ = Place::server;
-    Entry* entry_ = nullptr;            // counted there
+    Entry* entry_ = nullptr;  // counted there
     Phase phase_ = Phase::negotiation;
     After after_ = After::go_on;
     Goal goal_ = Goal::list;
     bool sending_ = false;
     bool ending_ = false;
-    int fd_ = -1;                       // while it moves
+    int fd_ = -1;  // while it moves
     Nanoseconds deadline_ = 0;
     std::unique_ptr<Stream> stream_;
     Negotiation negotiation_;
     Bytes in_;
-    std::size_t begin_ = 0, end_ = 0;   // of what was received and not consumed
+    std::size_t begin_ = 0, end_ = 0;  // of what was received and not consumed
     Bytes out_;
     iovec out_piece_{};
     Shape shape_{};

@@ -9,12 +9,12 @@ namespace udm::nbd {
 namespace {
 
 constexpr std::uint32_t kSegment = 256 << 10;
-constexpr std::uint32_t kDirect = 64 << 10;         // payloads from here on get a buffer of their own if need be
-constexpr std::uint32_t kRoomMin = 32 << 10;        // less room than this isn't worth a receive
-constexpr std::uint32_t kSmallReceive = 4 << 10;    // while large writes come: little to copy
-constexpr std::uint32_t kPieceMax = 4 << 20;        // of one receive or send, so that progress shows
-constexpr std::uint32_t kStatusBuffer = 8 << 10;    // of one block status reply, all contexts together
-constexpr std::uint32_t kStatusQuestions = 4096;    // asked for one context of one request
+constexpr std::uint32_t kDirect = 64 << 10;   // payloads from here on get a buffer of their own if need be
+constexpr std::uint32_t kRoomMin = 32 << 10;  // less room than this isn't worth a receive
+constexpr std::uint32_t kSmallReceive = 4 << 10;  // while large writes come: little to copy
+constexpr std::uint32_t kPieceMax = 4 << 20;      // of one receive or send, so that progress shows
+constexpr std::uint32_t kStatusBuffer = 8 << 10;  // of one block status reply, all contexts together
+constexpr std::uint32_t kStatusQuestions = 4096;  // asked for one context of one request
 
 // What a pool gives for so many bytes, to count what is really held.
 constexpr std::uint32_t rounded(std::uint32_t bytes) {
@@ -50,14 +50,15 @@ Transmission::~Transmission() {
 void Transmission::start(ByteView received) noexcept {
     ASSERT(received.size() <= kSegment);
     segment_ = new_segment();
-    ASSERT(segment_);    // the first piece of a session's own part
+    ASSERT(segment_);  // the first piece of a session's own part
     if (!received.empty()) std::memcpy(segment_->data, received.data(), received.size());
     end_ = static_cast<std::uint32_t>(received.size());
     needed_ = kRequestSize;
     parse();
 }
 
-// --- receiving --------------------------------------------------------------------------------------------------
+// --- receiving
+// --------------------------------------------------------------------------------------------------
 
 void Transmission::received(ssize_t n) noexcept {
     receiving_ = false;
@@ -75,7 +76,7 @@ void Transmission::received(ssize_t n) noexcept {
         payload_received(static_cast<std::uint32_t>(n));
     } else {
         end_ += static_cast<std::uint32_t>(n);
-        large_writes_ = false;    // until one is seen again
+        large_writes_ = false;  // until one is seen again
         parse();
     }
 }
@@ -95,7 +96,7 @@ void Transmission::parse() noexcept {
         }
         Request request;
         if (!parse_request(segment_->data + begin_, request)) {
-            finish();    // nobody can tell where the next request starts
+            finish();  // nobody can tell where the next request starts
             break;
         }
         const Taken taken = take(request, there);
@@ -112,7 +113,8 @@ Transmission::Taken Transmission::take(const Request& request, std::uint32_t the
         return Taken::left;
     }
     Refusal refusal = validate(request, shape_);
-    if (refusal.error == WireError::none && stopping_) refusal = {WireError::shutdown, describe(WireError::shutdown)};
+    if (refusal.error == WireError::none && stopping_)
+        refusal = {WireError::shutdown, describe(WireError::shutdown)};
     if (command == Command::write) {
         if (refusal.error == WireError::none && request.length != 0) return take_write(request, there);
         begin_ += kRequestSize;
@@ -145,7 +147,9 @@ Transmission::Taken Transmission::take(const Request& request, std::uint32_t the
         return Taken::yes;
     }
     switch (command) {
-        case Command::flush: submit(new_slot(request), Op::flush, {}); return Taken::yes;
+        case Command::flush:
+            submit(new_slot(request), Op::flush, {});
+            return Taken::yes;
         case Command::trim:
         case Command::write_zeroes:
             if (request.length == 0) break;
@@ -154,11 +158,12 @@ Transmission::Taken Transmission::take(const Request& request, std::uint32_t the
                     .no_hole = (request.flags & kCmdNoHole) != 0,
                     .fast_only = (request.flags & kCmdFastZero) != 0});
             return Taken::yes;
-        case Command::read:    // of nothing
+        case Command::read:  // of nothing
             collecting().add_data(request, shape_.structured, nullptr);
             reply_later();
             return Taken::yes;
-        default: break;
+        default:
+            break;
     }
     // Nothing to do: writes of nothing, and cache requests, which promise nothing.
     collecting().add_simple(request.cookie, WireError::none);
@@ -272,7 +277,8 @@ void Transmission::release(Segment& segment) noexcept {
     memory_.give(kSegment);
 }
 
-// --- requests ---------------------------------------------------------------------------------------------------
+// --- requests
+// ---------------------------------------------------------------------------------------------------
 
 Transmission::Slot& Transmission::new_slot(const Request& request) noexcept {
     ASSERT(free_slots_);
@@ -328,7 +334,7 @@ void Transmission::on_complete(Io& io, Frame& frame) noexcept {
         } else if (command == Command::read) {
             replies.add_data(slot.request, shape_.structured, slot.buffer);
             replies.keep(slot.buffer, slot.bytes);
-            slot.bytes = 0;    // now the replies'
+            slot.bytes = 0;  // now the replies'
         } else if (command == Command::block_status) {
             replies.add_chunks(slot.buffer, slot.used);
             replies.keep(slot.buffer, slot.bytes);
@@ -350,10 +356,11 @@ void Transmission::refuse(std::uint64_t cookie, const Refusal& refusal) noexcept
     reply_later();
 }
 
-// --- block status -----------------------------------------------------------------------------------------------
+// --- block status
+// -----------------------------------------------------------------------------------------------
 
-// The reply is built in the request's buffer: one chunk a context, each with as many descriptors as its share of
-// the buffer takes.
+// The reply is built in the request's buffer: one chunk a context, each with as many descriptors as its share
+// of the buffer takes.
 bool Transmission::start_block_status(const Request& request) noexcept {
     if (!memory_.take(kStatusBuffer)) return false;
     Slot& slot = new_slot(request);
@@ -396,8 +403,9 @@ bool Transmission::note_extent(Slot& slot, const Io& io) noexcept {
     std::uint64_t length = std::min(to_bytes(io.answer.length), end - slot.position);
     if (slot.position + length != end) length &= ~std::uint64_t{shape_.block_min - 1};
     std::uint32_t flags = io.answer.flags;
-    if (!contexts_[slot.context]) flags = (io.answer.hole ? kStateHole : 0) | (io.answer.zero ? kStateZero : 0);
-    if (length == 0) {    // less than a block is alike: of the whole block nothing is known
+    if (!contexts_[slot.context])
+        flags = (io.answer.hole ? kStateHole : 0) | (io.answer.zero ? kStateZero : 0);
+    if (length == 0) {  // less than a block is alike: of the whole block nothing is known
         length = shape_.block_min;
         if (!contexts_[slot.context]) flags = 0;
     }
@@ -407,7 +415,7 @@ bool Transmission::note_extent(Slot& slot, const Io& io) noexcept {
     if (slot.used > first) {
         std::byte* last = slot.buffer + slot.used - sizeof descriptor;
         std::memcpy(&descriptor, last, sizeof descriptor);
-        if (descriptor.flags == flags) {    // lengths add up to the request's at most
+        if (descriptor.flags == flags) {  // lengths add up to the request's at most
             descriptor.length = descriptor.length + static_cast<std::uint32_t>(length);
             std::memcpy(last, &descriptor, sizeof descriptor);
             slot.position += length;
@@ -434,9 +442,9 @@ bool Transmission::block_status_answered(Slot& slot, const Io& io, Refusal& refu
     } else if (io.status == IoStatus::ok) {
         more = note_extent(slot, io);
     } else if (slot.position == slot.request.offset) {
-        return true;    // an error, and nothing before it
+        return true;  // an error, and nothing before it
     } else {
-        more = false;    // the client asks again for the rest, and sees the error then
+        more = false;  // the client asks again for the rest, and sees the error then
     }
     refusal = {};
     const std::uint64_t end = slot.request.offset + slot.request.length;
@@ -456,16 +464,18 @@ bool Transmission::block_status_answered(Slot& slot, const Io& io, Refusal& refu
 void Transmission::end_chunk(Slot& slot) noexcept {
     const bool last = slot.context + 1 == contexts_.size();
     const auto length = static_cast<std::uint32_t>(slot.used - slot.chunk - sizeof(wire::ChunkHeader));
-    put_chunk(slot.buffer + slot.chunk, ChunkType::block_status, last ? kReplyDone : 0, slot.request.cookie, length);
+    put_chunk(slot.buffer + slot.chunk, ChunkType::block_status, last ? kReplyDone : 0, slot.request.cookie,
+              length);
     const be32 id = slot.context;
     std::memcpy(slot.buffer + slot.chunk + sizeof(wire::ChunkHeader), &id, sizeof id);
 }
 
-// --- replies ----------------------------------------------------------------------------------------------------
+// --- replies
+// ----------------------------------------------------------------------------------------------------
 
 // At the end of the turn, when all that completes in it has completed.
 void Transmission::reply_later() noexcept {
-    if (sending_ && !blocked_ && state_ == State::running) return;    // sent() goes on
+    if (sending_ && !blocked_ && state_ == State::running) return;  // sent() goes on
     if (!turn_.linked()) reactor_.post(turn_);
 }
 
@@ -513,7 +523,8 @@ void Transmission::drop(Replies& replies) noexcept {
     replies.clear();
 }
 
-// --- memory -----------------------------------------------------------------------------------------------------
+// --- memory
+// -----------------------------------------------------------------------------------------------------
 
 void Transmission::memory_freed() noexcept {
     if (!turn_.linked()) reactor_.post(turn_);
@@ -523,7 +534,8 @@ Nanoseconds Transmission::waits_for_client_since() const noexcept {
     return sending_ || payload_slot_ ? client_since_ : 0;
 }
 
-// --- the end ----------------------------------------------------------------------------------------------------
+// --- the end
+// ----------------------------------------------------------------------------------------------------
 
 void Transmission::stop() noexcept {
     stopping_ = true;
@@ -573,7 +585,7 @@ void Transmission::check_end() noexcept {
     segment_ = nullptr;
     reactor_.cancel(last_call_);
     if (turn_.linked()) turn_.unlink();
-    owner_.transmission_ended();    // may destroy this
+    owner_.transmission_ended();  // may destroy this
 }
 
 void Transmission::closed() noexcept {

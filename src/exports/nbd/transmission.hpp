@@ -1,13 +1,13 @@
 // The transmission phase of one connection: requests in, replies out.
 //
-// Bytes are received into large segments and all requests that are there are started in one go; a write's payload
-// is used where it lies. A large payload that isn't all there yet is received into a buffer of its own. Replies
-// collect while requests complete and go out together at the end of the turn; while a send is under way the next
-// replies collect. Nothing grows: so many requests and so many bytes are under way, and beyond that nothing is
-// received.
+// Bytes are received into large segments and all requests that are there are started in one go; a write's
+// payload is used where it lies. A large payload that isn't all there yet is received into a buffer of its
+// own. Replies collect while requests complete and go out together at the end of the turn; while a send is
+// under way the next replies collect. Nothing grows: so many requests and so many bytes are under way, and
+// beyond that nothing is received.
 //
-// Life: running → finishing (what is under way ends and is answered, nothing more is read; within a time) or broken
-// (replies have nowhere to go) → the stream is closed → ended, when nothing is under way.
+// Life: running → finishing (what is under way ends and is answered, nothing more is read; within a time) or
+// broken (replies have nowhere to go) → the stream is closed → ended, when nothing is under way.
 #pragma once
 
 #include <memory>
@@ -35,8 +35,8 @@ class Transmission final : private Layer, private Account::Owner {
         Stream& stream;
         MemoryBudget& budget;
         Shape shape;
-        std::uint32_t requests = kRequestsMax;    // under way at a time, at most kRequestsMax
-        Nanoseconds grace = 10 * kSecond;         // for the client to take its last replies
+        std::uint32_t requests = kRequestsMax;  // under way at a time, at most kRequestsMax
+        Nanoseconds grace = 10 * kSecond;       // for the client to take its last replies
     };
     class Owner {
       public:
@@ -52,7 +52,8 @@ class Transmission final : private Layer, private Account::Owner {
 
     // Once, with what the handshake has received too much.
     void start(ByteView received) noexcept;
-    // No more requests are accepted (NBD_ESHUTDOWN); when those under way are answered the connection is closed.
+    // No more requests are accepted (NBD_ESHUTDOWN); when those under way are answered the connection is
+    // closed.
     void stop() noexcept;
     // At once: what is under way ends unanswered.
     void abort() noexcept;
@@ -63,7 +64,8 @@ class Transmission final : private Layer, private Account::Owner {
     void closed() noexcept;
 
   private:
-    // Receive buffer. Held by the transmission while it is the current one, and by each write whose payload it has.
+    // Receive buffer. Held by the transmission while it is the current one, and by each write whose payload
+    // it has.
     struct Segment {
         std::byte* data;
         std::uint32_t users;
@@ -72,15 +74,15 @@ class Transmission final : private Layer, private Account::Owner {
     struct Slot {
         Request request;
         Io* io;
-        std::byte* buffer;       // of its own: data, or a block status reply under construction
-        std::uint32_t bytes;     // of the buffer, 0: none
-        std::uint32_t used;      // block status: bytes of chunks so far
-        Segment* segment;        // the payload lies in it
+        std::byte* buffer;    // of its own: data, or a block status reply under construction
+        std::uint32_t bytes;  // of the buffer, 0: none
+        std::uint32_t used;   // block status: bytes of chunks so far
+        Segment* segment;     // the payload lies in it
         Slot* next_free;
-        std::uint32_t context;   // block status: the one being asked
-        std::uint32_t chunk;     // block status: where its chunk starts
-        std::uint32_t questions; // block status: asked so far
-        std::uint64_t position;  // block status: asked up to here
+        std::uint32_t context;    // block status: the one being asked
+        std::uint32_t chunk;      // block status: where its chunk starts
+        std::uint32_t questions;  // block status: asked so far
+        std::uint64_t position;   // block status: asked up to here
     };
     enum class State : std::uint8_t { running, finishing, broken };
     enum class Taken : std::uint8_t { yes, incomplete, blocked, left };
@@ -154,17 +156,17 @@ class Transmission final : private Layer, private Account::Owner {
     bool stopping_ = false;
     bool receiving_ = false;
     bool sending_ = false;
-    bool blocked_ = false;          // something must end before the next request is taken
+    bool blocked_ = false;  // something must end before the next request is taken
     bool closing_ = false;
     bool closed_ = false;
-    bool large_writes_ = false;     // the last one's payload got a buffer of its own
+    bool large_writes_ = false;  // the last one's payload got a buffer of its own
     std::uint8_t collecting_ = 0;
     std::uint32_t in_flight_ = 0;
 
-    Segment* segment_ = nullptr;    // the current one
-    std::uint32_t begin_ = 0, end_ = 0;    // in it: what was received and not parsed
-    std::uint32_t needed_ = 0;      // bytes from begin_ on that the next step wants
-    std::uint32_t skip_ = 0;        // payload of a refused write still to come
+    Segment* segment_ = nullptr;         // the current one
+    std::uint32_t begin_ = 0, end_ = 0;  // in it: what was received and not parsed
+    std::uint32_t needed_ = 0;           // bytes from begin_ on that the next step wants
+    std::uint32_t skip_ = 0;             // payload of a refused write still to come
     std::uint64_t skip_cookie_ = 0;
     Refusal skip_refusal_;
     Slot* payload_slot_ = nullptr;  // receives its payload straight

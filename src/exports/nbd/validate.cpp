@@ -15,7 +15,9 @@ constexpr Refusal kBeyondEnd{WireError::inval, "beyond the end of the export"};
 constexpr Refusal kNoSpace{WireError::nospc, "beyond the end of the export"};
 constexpr Refusal kUnknown{WireError::inval, "this server doesn't know that command"};
 
-bool fits(const Request& r, const Shape& shape) { return r.offset <= shape.size && r.length <= shape.size - r.offset; }
+bool fits(const Request& r, const Shape& shape) {
+    return r.offset <= shape.size && r.length <= shape.size - r.offset;
+}
 bool aligned(const Request& r, const Shape& shape) {
     return ((r.offset | r.length) & (shape.block_min - 1)) == 0;
 }
@@ -28,7 +30,8 @@ Refusal extent(const Request& r, const Shape& shape, bool bounded, const Refusal
     return {};
 }
 
-Refusal write_extent(const Request& r, const Shape& shape, std::uint16_t flags, bool bounded, const Refusal& beyond) {
+Refusal write_extent(const Request& r, const Shape& shape, std::uint16_t flags, bool bounded,
+                     const Refusal& beyond) {
     if (r.flags & ~flags) return kFlags;
     if (shape.flags & kReadOnly) return kReadOnlyExport;
     return extent(r, shape, bounded, beyond);
@@ -44,8 +47,10 @@ Refusal validate(const Request& r, const Shape& shape) noexcept {
             if (r.flags & ~flags) return kFlags;
             return extent(r, shape, true, kBeyondEnd);
         }
-        case Command::write: return write_extent(r, shape, kCmdFua, true, kNoSpace);
-        case Command::disconnect: return {};
+        case Command::write:
+            return write_extent(r, shape, kCmdFua, true, kNoSpace);
+        case Command::disconnect:
+            return {};
         case Command::flush:
             if (r.flags & ~kCmdFua) return kFlags;
             if (r.offset != 0 || r.length != 0) return kFlushExtent;
