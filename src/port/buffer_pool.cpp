@@ -21,12 +21,16 @@ unsigned BufferPool::class_of(std::size_t bytes) noexcept {
 void BufferPool::grow(unsigned size_class) noexcept {
     const std::size_t size = kSmallest << size_class;
     const std::size_t bytes = size > kSlab ? size : kSlab;
-    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // One MiB more than needed, so that the slab can start at a multiple of it; the rest goes back.
+    void* memory = ::mmap(nullptr, bytes + kSlab, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ASSERT(memory != MAP_FAILED);
-    auto* start = static_cast<std::byte*>(memory);
+    const std::size_t before = -reinterpret_cast<std::size_t>(memory) % kSlab;
+    auto* start = static_cast<std::byte*>(memory) + before;
+    if (before != 0) ::munmap(memory, before);
+    if (before != kSlab) ::munmap(start + bytes, kSlab - before);
     slabs_.push_back({start, bytes});
     bytes_held_ += bytes;
-    if (listener_) listener_->slab_added(start, bytes);
+    if (listener_) listener_->slab_added(start, bytes, size);
     for (std::size_t at = bytes; at >= size; at -= size) {
         auto* free = reinterpret_cast<Free*>(start + at - size);
         free->next = free_[size_class];
@@ -53,7 +57,7 @@ void BufferPool::give(std::byte* buffer, std::size_t bytes) noexcept {
 }
 
 void BufferPool::trim() noexcept {
-    for (unsigned c = class_of(std::size_t{256} << 10); c < kClasses; ++c) {
+    for (unsigned c = class_of(kTrimmed); c < kClasses; ++c) {
         for (Free* free = free_[c]; free; free = free->next) {
             // All but the first page, which holds the link.
             ::madvise(reinterpret_cast<std::byte*>(free) + kSmallest, (kSmallest << c) - kSmallest, MADV_DONTNEED);

@@ -14,10 +14,14 @@ class BufferPool {
     static constexpr std::size_t kSmallest = 4096;
     static constexpr std::size_t kLargest = std::size_t{32} << 20;
 
-    // Told of each new slab, to register it; the slab lives as long as the pool.
+    // Unused buffers of this size and more may lose their pages (trim).
+    static constexpr std::size_t kTrimmed = std::size_t{256} << 10;
+
+    // Told of each new slab, to register it: whole MiB at a multiple of 1 MiB, cut into buffers of `buffer_size`. The
+    // slab lives as long as the pool.
     class SlabListener {
       public:
-        virtual void slab_added(std::byte* start, std::size_t bytes) noexcept = 0;
+        virtual void slab_added(std::byte* start, std::size_t bytes, std::size_t buffer_size) noexcept = 0;
 
       protected:
         ~SlabListener() = default;
@@ -34,7 +38,7 @@ class BufferPool {
     void set_listener(SlabListener* listener) noexcept { listener_ = listener; }
     std::size_t bytes_out() const noexcept { return bytes_out_; }
     std::size_t bytes_held() const noexcept { return bytes_held_; }
-    // Gives the pages of unused buffers above 256 KiB back to the system.
+    // Gives the pages of unused buffers of kTrimmed and more back to the system.
     void trim() noexcept;
 
   private:
