@@ -1,0 +1,34 @@
+// What a file or block device can do: found out once, when it is opened. May block.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <string>
+
+#include "base/result.hpp"
+#include "port/disk.hpp"
+
+namespace udm {
+
+struct FileTraits {
+    Limits limits{};
+    bool block_device = false;
+    bool memory = false;               // tmpfs or ramfs: never waits for a disk
+    bool direct = false;               // O_DIRECT
+    std::uint64_t bytes_unserved = 0;  // of the last block, which isn't whole
+};
+
+struct OpenedFile {
+    int fd = -1;
+    struct stat status {};
+    FileTraits traits{};
+};
+
+// Opens for reading, or for reading and writing, with O_DIRECT where the file takes it. The messages name
+// `path`.
+Result<OpenedFile> open_file(const std::string& path, OpenMode mode);
+
+// Bytes of a file or block device now, or a negative errno. Does not block.
+std::int64_t file_bytes(int fd, bool block_device) noexcept;
+
+}  // namespace udm
