@@ -14,6 +14,7 @@
 
 #include "base/intrusive.hpp"
 #include "port/disk.hpp"
+#include "port/frame_pool.hpp"
 #include "port/reactor.hpp"
 
 namespace udm {
@@ -27,6 +28,9 @@ struct PromiseBase : ListHook {
     std::coroutine_handle<> continuation;    // who awaits this job
     JobList* list = nullptr;                 // set when the job was spawned
     std::coroutine_handle<> self;
+
+    static void* operator new(std::size_t bytes) { return take_frame(bytes); }
+    static void operator delete(void* frame, std::size_t bytes) noexcept { give_frame(frame, bytes); }
 
     std::suspend_always initial_suspend() const noexcept { return {}; }
     struct FinalAwaiter {

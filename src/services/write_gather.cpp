@@ -1,5 +1,7 @@
 #include "services/write_gather.hpp"
 
+#include <algorithm>
+
 namespace udm {
 
 WriteGather::~WriteGather() {
@@ -12,6 +14,8 @@ void WriteGather::add(Write& write) noexcept {
 }
 
 void WriteGather::run() noexcept {
+    const Sectors most = disk_.limits().max_transfer;
+    const std::uint64_t bytes_max = most ? std::min(kBytesMax, to_bytes(most)) : kBytesMax;
     while (!waiting_.empty()) {
         Batch& batch = batches_.take();
         std::uint32_t pieces = 0;
@@ -21,7 +25,7 @@ void WriteGather::run() noexcept {
             Write& next = waiting_.front();
             if (next.extent.first != extent.end()) break;
             const std::uint64_t bytes = to_bytes(next.extent.length);
-            if (pieces != 0 && to_bytes(extent.length) + bytes > kBytesMax) break;
+            if (pieces != 0 && to_bytes(extent.length) + bytes > bytes_max) break;
             const std::uint32_t added = next.buffers.to_iovecs(batch.pieces.data() + pieces, kPiecesMax - pieces, bytes);
             if (added == 0 && pieces != 0) break;
             waiting_.pop_front();

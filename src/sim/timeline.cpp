@@ -106,9 +106,12 @@ void Timeline::happen_next(Nanoseconds time) noexcept {
     ASSERT(time >= now_);
     now_ = time;
     if (!events_.empty() && events_.front()->time_ <= time) {
-        SimEvent& event = *events_.front();
-        cancel(event);
-        event.happen();
+        // What is due at one moment comes in one batch, as an engine reaps completions.
+        while (!events_.empty() && events_.front()->time_ <= time) {
+            SimEvent& event = *events_.front();
+            cancel(event);
+            event.happen();
+        }
         return;
     }
     for (SimReactor* reactor : reactors_) {

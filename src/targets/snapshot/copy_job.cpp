@@ -47,6 +47,7 @@ void CopyJob::next_piece() noexcept {
         return;
     }
     piece_ = std::min(kPiece, range_.end() - at_);
+    if (const Sectors most = source_.limits().max_transfer) piece_ = std::min(piece_, most);
     if (!buffer_) {
         const auto bytes = static_cast<std::size_t>(to_bytes(piece_));
         if (!group_.take_memory(*this, bytes)) return;

@@ -401,7 +401,9 @@ void PersistentStore::sync(Waiter& waiter) noexcept {
 Store::Usage PersistentStore::usage() const noexcept {
     const ChunkSize chunk = geometry_.chunk();
     const std::uint64_t area = published_ / geometry_.exceptions_per_area();
-    return {{next_free_.v * chunk.sectors().v}, cow_.limits().size, {(area + 2) * chunk.sectors().v}};
+    const Sectors total = cow_.limits().size;
+    // The next free chunk may be the first that the device doesn't have.
+    return {std::min(Sectors{next_free_.v * chunk.sectors().v}, total), total, {(area + 2) * chunk.sectors().v}};
 }
 
 }  // namespace udm::snapshot

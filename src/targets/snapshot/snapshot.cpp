@@ -202,10 +202,7 @@ Disk* Snapshot::route_discard(Io& io) noexcept {
         return nullptr;
     }
     // A chunk that is covered whole reads as zeroes afterwards; space is given back where the store's device can.
-    if (covers_whole(io, chunk().of(io.extent.first))) {
-        io.push(*layer_, static_cast<std::uint64_t>(Wait::restore_op), static_cast<std::uint64_t>(io.op));
-        io.op = Op::write_zeroes;
-    }
+    if (covers_whole(io, chunk().of(io.extent.first))) io.op = Op::write_zeroes;    // core puts it back
     return to_cow(io, run->new_first);
 }
 
@@ -296,7 +293,7 @@ void Snapshot::QueuedIo::woken(IoStatus woken_status) noexcept {
     self.became_idle();
 }
 
-void Snapshot::on_complete(Io& io, Frame& frame, Layer&) noexcept {
+void Snapshot::on_complete(Io& io, Frame& frame) noexcept {
     switch (static_cast<Wait>(frame.a)) {
         case Wait::tracked_read:
             group_.untrack(*reinterpret_cast<TrackedRead*>(frame.b));
@@ -313,10 +310,6 @@ void Snapshot::on_complete(Io& io, Frame& frame, Layer&) noexcept {
             io.complete(status);
             return;
         }
-        case Wait::restore_op:
-            io.op = static_cast<Op>(frame.b);
-            io.complete(io.status);
-            return;
     }
     UNREACHABLE();
 }

@@ -57,7 +57,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     Sectors fits(const Io& io) const noexcept;
     // Where the request goes (remapped), or null: taken.
     Disk* route(Io& io) noexcept;
-    void on_complete(Io& io, Frame& frame, Layer& layer) noexcept;
+    void on_complete(Io& io, Frame& frame) noexcept;
     void set_layer(Layer* layer) noexcept { layer_ = layer; }
 
     // --- for the group and its copies -------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     Signal& idle_signal() noexcept { return idle_signal_; }
 
   private:
-    enum class Wait : std::uint64_t { tracked_read, fua, restore_op };
+    enum class Wait : std::uint64_t { tracked_read, fua };
     // A request that waits: for a copy of its chunk, then it is routed again; or for a commit, then it ends.
     struct QueuedIo final : Waiter {
         Snapshot* snapshot = nullptr;

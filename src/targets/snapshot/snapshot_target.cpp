@@ -47,9 +47,14 @@ Job<void> SnapshotTarget::postsuspend(SuspendFlags) {
     static_cast<void>(co_await committing);    // a failure has made the snapshot invalid and raised its event
 }
 
+// "discard_zeroes_cow" is a promise: a store's device that cannot be told to zero cannot keep it.
+bool SnapshotTarget::takes_discards() const {
+    return config().discard_zeroes_cow && config().cow->disk().limits().write_zeroes;
+}
+
 TargetTraits SnapshotTarget::traits() const {
     TargetTraits traits;
-    traits.discard_copies = !config().discard_zeroes_cow ? 0 : config().discard_passdown ? 2 : 1;
+    traits.discard_copies = !takes_discards() ? 0 : config().discard_passdown ? 2 : 1;
     return traits;
 }
 
@@ -59,7 +64,7 @@ std::vector<TargetDevice> SnapshotTarget::devices() const {
 }
 
 void SnapshotTarget::adjust_limits(Limits& limits) const {
-    limits.discard = config().discard_zeroes_cow;
+    limits.discard = takes_discards();
     if (limits.discard) limits.discard_granularity = static_cast<std::uint32_t>(snapshot_->chunk().bytes());
     limits.fast_zeroes = false;    // the first write to a chunk of zeroes is written
 }

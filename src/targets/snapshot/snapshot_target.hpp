@@ -18,7 +18,7 @@ class SnapshotTarget final : public Target {
         Disk* disk = snapshot_->route(io);
         return disk ? Mapped::to(*disk) : Mapped::taken();
     }
-    void on_complete(Io& io, Frame& frame) noexcept override { snapshot_->on_complete(io, frame, *this); }
+    void on_complete(Io& io, Frame& frame) noexcept override { snapshot_->on_complete(io, frame); }
 
     Job<Result<void>> load() override;
     Job<Result<void>> preresume() override;
@@ -31,6 +31,7 @@ class SnapshotTarget final : public Target {
     std::string table() const override { return snapshot_->table_words(); }
 
   private:
+    bool takes_discards() const;
     const Snapshot::Config& config() const noexcept { return snapshot_ ? snapshot_->config() : config_; }
 
     Env& env_;
