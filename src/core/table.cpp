@@ -202,12 +202,13 @@ Result<void> Table::check_alignment() const {
     const std::uint64_t block = limits_.logical_block / kSectorSize;
     std::size_t number = 0;
     for (const Entry& entry : entries_) {
-        const bool last = number + 1 == entries_.size();
-        const bool ends_badly = last && entry.extent.end().v % block != 0;
-        if (entry.extent.first.v % block != 0 || ends_badly) {
+        const bool starts_badly = entry.extent.first.v % block != 0;
+        const bool is_last = number + 1 == entries_.size();
+        // Linux counts lines from 0, and is one further when it looks at the end of the last.
+        if (starts_badly || (is_last && entry.extent.end().v % block != 0)) {
             return fail(Errc::bad_argument,
                         fmt::format("{}table line {} (start sect {} len {}) not aligned to h/w logical block size {}", prefix_,
-                                    ends_badly ? number + 1 : number, entry.extent.first.v, entry.extent.length.v,
+                                    starts_badly ? number : number + 1, entry.extent.first.v, entry.extent.length.v,
                                     limits_.logical_block));
         }
         ++number;
