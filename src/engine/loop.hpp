@@ -43,7 +43,9 @@ class Loop : public Reactor {
     // its end.
     class Leftover : public ListHook {
       public:
-        virtual ~Leftover() = default;
+        virtual ~Leftover() {
+            if (linked()) unlink();
+        }
     };
     void leave(Leftover& leftover) noexcept { leftovers_.push_back(leftover); }
     FileRequests& file_requests() noexcept { return *file_requests_; }
