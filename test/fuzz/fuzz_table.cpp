@@ -1,70 +1,68 @@
-// Table text: whatever the lines say, there is a table or an error that says something, nothing else.
-#include <cstring>
-#include <string>
-#include <vector>
+// Text as a table: refused with a text that names the target, or a device that can be used, and whose own table line makes the
+// same again.
+
+#include <cstdint>
+#include <optional>
 
 #include "base/parse.hpp"
-#include "core/device.hpp"
-#include "sim/sim_disk.hpp"
-#include "sim/sim_opener.hpp"
-#include "sim/sim_reactor.hpp"
-#include "targets/all.hpp"
+#include "test/fuzz/machine.hpp"
+
+namespace {
 
 using namespace udm;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    SimReactor reactor;
-    Prng random{1};
-    Chaos chaos;
-    Env env{reactor, random, chaos};
-    SimDisk a{reactor, Sectors{4096}}, b{reactor, Sectors{1024}};
-    SimOpener opener;
-    opener.add("a", a);
-    opener.add("b", b);
-    TargetTypes types;
-    add_all_targets(types, env);
-    {
-        Device device{env, "fuzz", DiskId{DiskId::Kind::mapped, 253, 0}};
-        std::vector<TableLine> lines;
-        std::string_view text{reinterpret_cast<const char*>(data), size};
-        while (!text.empty() && lines.size() < 64) {
-            const std::string_view line = text.substr(0, text.find('\n'));
-            text.remove_prefix(std::min(text.size(), line.size() + 1));
-            // start length type params, as a client sends them
-            const auto words = split_words(line);
-            if (!words || words->size() < 3) continue;
-            const auto start = parse_u64((*words)[0]), length = parse_u64((*words)[1]);
-            if (!start || !length) continue;
-            const std::size_t type_at = line.find((*words)[2]);
-            const std::size_t params = type_at == std::string_view::npos ? line.size() : type_at + (*words)[2].size();
-            lines.push_back({{*start}, {*length}, (*words)[2], std::string{line.substr(params)}});
+// "BEGIN LENGTH TYPE PARAMETERS", a line each.
+std::vector<TableLine> lines_of(std::string_view text) {
+    std::vector<TableLine> lines;
+    while (!text.empty()) {
+        std::string_view line = text.substr(0, text.find('\n'));
+        text.remove_prefix(std::min(text.size(), line.size() + 1));
+        std::array<std::string_view, 3> words;
+        for (auto& word : words) {
+            line.remove_prefix(std::min(line.size(), line.find_first_not_of(' ')));
+            word = line.substr(0, line.find(' '));
+            line.remove_prefix(word.size());
         }
-        auto table = Table::build(lines, TableMode::read_write,
-                                  {env, types, opener, device, nullptr, device.name(), device.id(), 253, 0});
-        if (!table) {
-            if (table.error().message.empty()) __builtin_trap();
-        } else {
-            auto loaded = reactor.run((*table)->load());
-            if (!loaded) {
-                if (loaded.error().message.empty()) __builtin_trap();
-                table->reset();
-            } else {
-                for (const auto& entry : (*table)->entries()) {
-                    // What is printed as a table is taken as one again.
-                    if (!split_words(entry.target->table())) __builtin_trap();
-                    static_cast<void>(entry.target->status());
-                }
-                device.set_inactive(std::move(*table));
-                static_cast<void>(reactor.run(device.resume()));
-                if (device.live() && device.limits().size.v != 0) {
-                    std::byte sector[kSectorSize]{};
-                    static_cast<void>(reactor.io(device, Op::write, {{0}, {device.limits().logical_block / kSectorSize}}, sector));
-                }
-            }
-            reactor.run(device.detach());
-        }
-        reactor.run_until_idle();
+        line.remove_prefix(std::min(line.size(), line.find_first_not_of(' ')));
+        const auto begin = parse_u64(words[0]), length = parse_u64(words[1]);
+        if (!begin || !length) break;
+        lines.push_back({{*begin}, {*length}, std::string{words[2]}, std::string{line}});
     }
-    reactor.run_until_idle();
+    return lines;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    const std::vector<TableLine> lines = lines_of({reinterpret_cast<const char*>(data), size});
+    std::vector<TableLine> again;
+    {
+        test::Machine machine{Sectors{16384}, Sectors{4096}};
+        Device& device = machine.add("device");
+        const auto started = machine.start(device, lines);
+        if (!started) {
+            ASSERT(!started.error().message.empty());
+            return 0;
+        }
+        for (const Table::Entry& entry : device.live()->entries()) {
+            static_cast<void>(entry.target->status());
+            again.push_back({entry.extent.first, entry.extent.length, std::string{entry.type->name()}, entry.target->table()});
+        }
+        const std::uint64_t end = device.limits().size.v;
+        ASSERT(end > 0);
+        for (const Op op : {Op::read, Op::write, Op::write_zeroes, Op::discard}) {
+            machine.request(device, op, {{0}, {std::min<std::uint64_t>(end, 64)}});
+            machine.request(device, op, {{end - 1}, {1}});
+        }
+        machine.request(device, Op::flush, {});
+    }
+    // What a device prints is a table that makes the same device.
+    test::Machine machine{Sectors{16384}, Sectors{4096}};
+    Device& device = machine.add("device");
+    const auto started = machine.start(device, again);
+    ASSERT(started);
+    for (std::size_t i = 0; i < again.size(); ++i) {
+        ASSERT(device.live()->entries()[i].target->table() == again[i].params);
+    }
     return 0;
 }
