@@ -1,0 +1,42 @@
+// The machinery as the control plane asks for it: the engine's reactors, each with its targets.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/prng.hpp"
+#include "ctl/host.hpp"
+#include "engine/engine.hpp"
+#include "port/chaos.hpp"
+
+namespace udm::daemon {
+
+class EngineHost final : public ctl::Host {
+  public:
+    explicit EngineHost(std::unique_ptr<Engine> engine);
+    ~EngineHost() override;  // after the devices are gone: stops the reactors
+
+    unsigned reactor_count() const override { return engine_->size(); }
+    Env& env(unsigned reactor) override { return homes_[reactor]->env; }
+    const TargetTypes& types(unsigned reactor) override { return homes_[reactor]->types; }
+    DeviceOpener& opener(unsigned reactor) override { return engine_->opener(reactor); }
+    DiskId identify(std::string_view words) override;
+    std::string engine_name() const override { return engine_->kind_name(); }
+    std::vector<std::string> warnings() const override { return engine_->warnings(); }
+    std::vector<std::uint64_t> cpu_ns() const override { return engine_->cpu_ns(); }
+
+    Network& network(unsigned reactor) { return engine_->network(reactor); }
+
+  private:
+    struct Home {
+        Home(Reactor& reactor, std::uint64_t seed) : random{seed}, env{reactor, random, chaos} {}
+        Prng random;
+        Chaos chaos;
+        Env env;
+        TargetTypes types;
+    };
+    std::unique_ptr<Engine> engine_;
+    std::vector<std::unique_ptr<Home>> homes_;
+};
+
+}  // namespace udm::daemon

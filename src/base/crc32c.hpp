@@ -1,0 +1,16 @@
+// CRC-32C (Castagnoli), as iSCSI and many file formats use it: reflected, initial and final value all ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace udm {
+
+// Continues from `crc`, the result so far (0 to begin with).
+std::uint32_t crc32c(const void* data, std::size_t bytes, std::uint32_t crc = 0) noexcept;
+inline std::uint32_t crc32c(std::string_view text, std::uint32_t crc = 0) noexcept {
+    return crc32c(text.data(), text.size(), crc);
+}
+
+}  // namespace udm

@@ -1,0 +1,287 @@
+#include "ctl/api.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "ctl/failure.hpp"
+#include "ctl/params.hpp"
+#include "ctl/version.hpp"
+
+namespace udm::ctl {
+namespace {
+
+// Long lists in pieces: `after` the element with this key, at most `limit` of them (docs/protocol.md).
+class Page {
+  public:
+    explicit Page(Params& params) : after_{params.text_if("after")}, limit_{params.number_if("limit")} {}
+    // Elements in the order of their keys; false: enough.
+    bool takes(const std::string& key) {
+        if (after_ && key <= *after_) return false;
+        if (limit_ && taken_ >= *limit_) return false;
+        ++taken_;
+        return true;
+    }
+
+  private:
+    std::optional<std::string> after_;
+    std::optional<std::uint64_t> limit_;
+    std::uint64_t taken_ = 0;
+};
+
+Json paged(const Json& list, Page& page, const char* key) {
+    Json part = Json::array();
+    for (const Json& element : list) {
+        if (page.takes(element.at(key).get<std::string>())) part.push_back(element);
+    }
+    return part;
+}
+
+}  // namespace
+
+Api::Api(Devices& devices, Exports& exports, std::function<void()> request_stop)
+    : devices_{devices}, exports_{exports}, request_stop_{std::move(request_stop)} {
+    add_device_methods();
+    add_table_methods();
+    add_export_methods();
+    add_daemon_methods();
+}
+
+void Api::add(std::string name, std::function<Json(Params&)> handler) {
+    methods_[std::move(name)] = [handler = std::move(handler)](Params& params, Caller&) {
+        return Answer{handler(params), nullptr};
+    };
+}
+
+Service::Answer Api::call(std::string_view method, const Json& params, Caller& caller) {
+    const auto found = methods_.find(method);
+    if (found == methods_.end())
+        throw RpcError{rpc_code::kNoMethod, fmt::format("there is no method {}", method)};
+    Params checked{params};
+    return found->second(checked, caller);
+}
+
+std::vector<std::string> Api::method_names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, handler] : methods_) names.push_back(name);
+    return names;
+}
+
+Json Api::info(const Record& record) const {
+    Json info = devices_.info(record);
+    info["exports"] = exports_.uris_of(record);
+    return info;
+}
+
+void Api::add_device_methods() {
+    add("device.create", [this](Params& p) {
+        Devices::Creation creation;
+        creation.name = p.text("name");
+        creation.uuid = p.text_if("uuid").value_or("");
+        if (const auto minor = p.number_if("minor", 0xFFFFFFFF))
+            creation.minor = static_cast<std::uint32_t>(*minor);
+        creation.read_only = p.flag("read_only");
+        creation.table = p.table_if("table");
+        p.end();
+        return info(*devices_.create(creation));
+    });
+    add("device.remove", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const bool deferred = p.flag("deferred"), force = p.flag("force");
+        p.end();
+        return Json{{"deferred", devices_.remove(key, deferred, force)}};
+    });
+    add("device.remove_all", [this](Params& p) {
+        const bool deferred = p.flag("deferred"), force = p.flag("force");
+        p.end();
+        const Devices::Removed result = devices_.remove_all(deferred, force);
+        return Json{{"removed", result.removed}, {"busy", result.busy}};
+    });
+    add("device.rename", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const auto name = p.text_if("new_name"), uuid = p.text_if("new_uuid");
+        p.end();
+        if (name.has_value() == uuid.has_value())
+            throw RpcError{rpc_code::kBadParams, "give either new_name or new_uuid"};
+        return info(name ? *devices_.rename(key, *name) : *devices_.set_uuid(key, *uuid));
+    });
+    add("device.suspend", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const bool noflush = p.flag("noflush");
+        p.flag("nolockfs");  // there are no file systems to be locked
+        p.end();
+        return info(*devices_.suspend(key, noflush));
+    });
+    add("device.resume", [this](Params& p) {
+        const DeviceKey key = p.device();
+        p.end();
+        const RecordPtr record = devices_.resume(key);
+        exports_.restore();  // those that waited for it
+        return info(*record);
+    });
+    add("device.info", [this](Params& p) {
+        const DeviceKey key = p.device();
+        p.end();
+        return info(*devices_.registry().find(key));
+    });
+    add("device.list", [this](Params& p) {
+        Page page{p};
+        p.end();
+        Json list = Json::array();
+        for (const RecordPtr& record : devices_.registry().all()) {
+            if (page.takes(devices_.name_of(*record))) list.push_back(info(*record));
+        }
+        return list;
+    });
+    add("device.deps", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const bool inactive = p.flag("inactive");
+        p.end();
+        return devices_.dependencies(key, inactive);
+    });
+    add("device.message", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const Sector sector{p.number_if("sector").value_or(0)};
+        const std::string text = p.text("message");
+        p.end();
+        const auto reply = devices_.message(key, sector, text);
+        return Json{{"reply", reply ? Json(*reply) : Json(nullptr)}};
+    });
+    add("device.set", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const std::string setting = p.text("key");
+        const Json* value = p.any("value");
+        p.end();
+        if (!value)
+            throw RpcError{rpc_code::kBadParams,
+                           "parameter value is missing (null goes back to the default)"};
+        if (value->is_structured())
+            throw RpcError{rpc_code::kBadParams, "parameter value is a word, a number, true, false or null"};
+        return Json{{"settings", devices_.set(key, setting, *value)}};
+    });
+    add("device.counters", [this](Params& p) {
+        const auto key = p.device_if();
+        Page page{p};
+        p.end();
+        return paged(devices_.counters(key), page, "device");
+    });
+    methods_["device.wait"] = [this](Params& p, Caller&) {
+        const DeviceKey key = p.device();
+        const auto number = static_cast<std::uint32_t>(p.number("event_number"));
+        const auto timeout = p.number_if("timeout_ms");
+        p.end();
+        return Answer{nullptr, devices_.wait(key, number, timeout)};
+    };
+    methods_["events.subscribe"] = [this](Params& p, Caller& caller) {
+        const auto key = p.device_if();
+        p.end();
+        caller.subscribe(key ? devices_.registry().find(*key)->serial : 0);
+        return Answer{Json::object(), nullptr};
+    };
+}
+
+void Api::add_table_methods() {
+    add("table.load", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const auto lines = p.table("table");
+        const bool read_only = p.flag("read_only");
+        p.end();
+        return info(*devices_.load(key, lines, read_only));
+    });
+    add("table.clear", [this](Params& p) {
+        const DeviceKey key = p.device();
+        p.end();
+        return info(*devices_.clear(key));
+    });
+    add("table.status", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const bool inactive = p.flag("inactive");
+        p.flag("noflush");  // no target of this version commits for a status
+        p.end();
+        return devices_.status(key, inactive);
+    });
+    add("table.get", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const bool inactive = p.flag("inactive");
+        p.end();
+        return devices_.table(key, inactive);
+    });
+}
+
+void Api::add_export_methods() {
+    add("export.add", [this](Params& p) {
+        const DeviceKey key = p.device();
+        Exports::Request request;
+        request.uri = p.text("uri");
+        request.mode = static_cast<unsigned>(p.number_if("mode", 0777).value_or(0600));
+        request.group = p.text_if("group").value_or("");
+        request.read_only = p.flag("read_only");
+        p.end();
+        const std::string uri = exports_.add(key, request);
+        return Json{{"uri", uri}, {"device", devices_.name_of(*devices_.registry().find(key))}};
+    });
+    add("export.remove", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const auto uri = p.text_if("uri");
+        p.end();
+        return Json{{"removed", exports_.remove(key, uri)}};
+    });
+    add("export.list", [this](Params& p) {
+        const auto key = p.device_if();
+        Page page{p};
+        p.end();
+        return paged(exports_.list(key), page, "uri");
+    });
+}
+
+void Api::add_daemon_methods() {
+    add("version", [this](Params& p) {
+        p.end();
+        return Json{{"udm", kVersion},
+                    {"library", "1.02.185 (2022-05-18)"},
+                    {"driver", {4, 47, 0}},
+                    {"pid", ::getpid()},
+                    {"engine", devices_.host().engine_name()}};
+    });
+    add("target.list", [this](Params& p) {
+        p.end();
+        Json list = Json::array();
+        if (devices_.host().reactor_count() == 0) return list;
+        for (const auto& type : devices_.host().types(0).all()) {
+            list.push_back({{"name", type->name()}, {"version", type->version()}});
+        }
+        return list;
+    });
+    add("daemon.status", [this](Params& p) {
+        p.end();
+        Json reactors = Json::array();
+        const auto devices = devices_.devices_per_reactor();
+        const auto cpu = devices_.host().cpu_ns();
+        for (std::size_t i = 0; i < devices.size(); ++i) {
+            reactors.push_back({{"devices", devices[i]}, {"cpu_ns", i < cpu.size() ? cpu[i] : 0}});
+        }
+        std::vector<std::string> warnings = devices_.host().warnings();
+        for (const auto& more : {devices_.warnings(), exports_.warnings()})
+            warnings.insert(warnings.end(), more.begin(), more.end());
+        const State& state = devices_.state();
+        const auto uptime = std::chrono::steady_clock::now() - started_;
+        return Json{{"pid", ::getpid()},
+                    {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()},
+                    {"engine", devices_.host().engine_name()},
+                    {"reactors", std::move(reactors)},
+                    {"devices", devices_.registry().size()},
+                    {"exports", exports_.size()},
+                    {"state_dir", state.is_kept() ? Json(state.directory()) : Json(nullptr)},
+                    {"settings", Json::object()},
+                    {"lost_stores", devices_.lost_stores().all()},
+                    {"warnings", std::move(warnings)}};
+    });
+    add("daemon.stop", [this](Params& p) {
+        p.end();
+        request_stop_();
+        return Json::object();
+    });
+}
+
+}  // namespace udm::ctl

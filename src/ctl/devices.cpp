@@ -1,0 +1,302 @@
+// The verbs. Steps and questions are in devices_steps.cpp and devices_questions.cpp, restarts in
+// devices_restore.cpp.
+#include "ctl/devices.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/parse.hpp"
+#include "ctl/call_on.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/log.hpp"
+
+namespace udm::ctl {
+
+Devices::Locked Devices::lock(const DeviceKey& key) const {
+    RecordPtr record = registry_.find(key);
+    std::unique_lock operation{record->operation};
+    check_there(*record);  // it may have been removed while we waited
+    return {std::move(record), std::move(operation)};
+}
+
+void Devices::check_there(const Record& record) const {
+    const std::lock_guard lock{registry_.mutex};
+    if (record.gone) throw Failure{Errc::not_found, fmt::format("no device {}", record.name), record.name};
+}
+
+RecordPtr Devices::create(const Creation& creation) {
+    const RecordPtr record = make(creation.name, creation.uuid, creation.minor);
+    const std::lock_guard operation{record->operation};
+    try {
+        if (creation.table) load_step(record, *creation.table, creation.read_only);
+        commit({change_of(*record, true)});
+    } catch (const Failure&) {
+        registry_.begin_removal(*record);
+        destroy_step(*record);
+        throw;
+    }
+    publish(*record, "created");
+    if (!creation.table) return record;
+    try {
+        resume_step(record);
+    } catch (const Failure&) {  // or nothing at all
+        registry_.begin_removal(*record);
+        commit({removal_of(*record)});
+        destroy_step(*record);
+        publish(*record, "removed");
+        throw;
+    }
+    return record;
+}
+
+// The state forgets it first: a crash in between leaves a device that the user wanted to be gone, gone.
+void Devices::remove_locked(const RecordPtr& record) {
+    registry_.begin_removal(*record);
+    try {
+        commit({removal_of(*record)});
+    } catch (const Failure&) {
+        registry_.undo_removal(*record);
+        throw;
+    }
+    destroy_step(*record);
+    publish(*record, "removed");
+    log_info(record->name, "removed");
+}
+
+bool Devices::remove(const DeviceKey& key, bool deferred, bool force) {
+    const auto [record, operation] = lock(key);
+    if (force) replace_by_error(record);
+    try {
+        remove_locked(record);
+        return false;
+    } catch (const Failure& failure) {
+        if (!deferred || failure.error().code != Errc::busy) throw;
+    }
+    {
+        const std::lock_guard lock{registry_.mutex};
+        record->deferred_remove = true;
+    }
+    commit({change_of(*record)});
+    // Its last user may have gone between the two.
+    remove_later(record);
+    return true;
+}
+
+void Devices::remove_later(RecordPtr record) {
+    if (stopping_) return;  // its users go because the daemon does, and come back with it
+    worker_.post([this, record] {
+        const std::lock_guard operation{record->operation};
+        {
+            const std::lock_guard lock{registry_.mutex};
+            if (!record->deferred_remove || record->gone || record->table_opens != 0 || record->exports != 0)
+                return;
+        }
+        try {
+            remove_locked(record);
+        } catch (const Failure& failure) {
+            log_warning(name_of(*record), "deferred removal failed: {}", failure.what());
+        }
+    });
+}
+
+Devices::Removed Devices::remove_all(bool deferred, bool force) {
+    Removed result;
+    // Those that use others first: one round is enough, unless somebody adds more meanwhile.
+    for (const RecordPtr& record : registry_.top_down()) {
+        DeviceKey key;
+        key.minor = record->minor;
+        const std::string name = name_of(*record);
+        try {
+            (remove(key, deferred, force) ? result.busy : result.removed).push_back(name);
+        } catch (const Failure& failure) {
+            if (failure.error().code == Errc::not_found) continue;
+            result.busy.push_back(name);
+        }
+    }
+    return result;
+}
+
+// What dmsetup's --force does: an error table of the same size, so that whoever waits for it is let go.
+void Devices::replace_by_error(const RecordPtr& record) {
+    Sectors size;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (!record->live) return;
+        size = record->size;
+    }
+    if (!size) return;
+    load_step(record, {{Sector{0}, size, "error", ""}}, false);
+    suspend_step(*record, {.noflush = true});
+    commit({change_of(*record, true)});
+    resume_step(record);
+}
+
+RecordPtr Devices::rename(const DeviceKey& key, const std::string& new_name) {
+    const auto [record, operation] = lock(key);
+    const std::string old_name = name_of(*record);
+    registry_.rename(*record, new_name);
+    try {
+        commit({change_of(*record)});
+    } catch (const Failure&) {
+        registry_.rename(*record, old_name);
+        throw;
+    }
+    const Located at = locate(*record);
+    if (at.device) {
+        run_on(host_.env(at.home).reactor, [&] {
+            at.device->rename(new_name);
+            if (at.device->live()) at.device->raise(EventKind::table, "renamed");
+        });
+    }
+    publish(*record, "renamed", old_name + " is " + new_name + " now");
+    log_info(new_name, "renamed from {}", old_name);
+    return record;
+}
+
+RecordPtr Devices::set_uuid(const DeviceKey& key, const std::string& new_uuid) {
+    const auto [record, operation] = lock(key);
+    registry_.set_uuid(*record, new_uuid);
+    commit({change_of(*record)});
+    const Located at = locate(*record);
+    if (at.device) {
+        run_on(host_.env(at.home).reactor, [&] {
+            if (at.device->live()) at.device->raise(EventKind::table, "renamed");
+        });
+    }
+    publish(*record, "renamed", "uuid " + new_uuid);
+    return record;
+}
+
+RecordPtr Devices::suspend(const DeviceKey& key, bool noflush) {
+    const auto [record, operation] = lock(key);
+    suspend_step(*record, {.noflush = noflush});
+    publish(*record, "suspended");
+    return record;
+}
+
+RecordPtr Devices::resume(const DeviceKey& key) {
+    const RecordPtr record = registry_.find(key);
+    bool held = false;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        held = record->kept.has_value() && !record->inactive;
+    }
+    if (held) {  // what was missing at the restart may be there now
+        std::vector<RecordPtr> all_held;
+        for (const RecordPtr& other : registry_.all()) {
+            const std::lock_guard lock{registry_.mutex};
+            if (other->kept) all_held.push_back(other);
+        }
+        bring_up(all_held);
+        const std::lock_guard lock{registry_.mutex};
+        if (record->kept)
+            throw Failure{Errc::no_device,
+                          fmt::format("{} cannot come up: {}", record->name, record->held_because),
+                          record->name};
+        return record;
+    }
+    const std::lock_guard operation{record->operation};
+    check_there(*record);
+    bool swaps = false;
+    bool was_running = false;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        swaps = record->inactive.has_value();
+        was_running = record->live && !record->suspended;
+    }
+    if (swaps) {
+        // The old table is quiet before the state says that the new one counts, and that is on the disk
+        // before the new one takes a request: whichever a crash leaves is the one that has the data.
+        if (was_running) suspend_step(*record, {});
+        commit({change_of(*record, true)});
+    }
+    resume_step(record);
+    publish(*record, "resumed");
+    return record;
+}
+
+RecordPtr Devices::load(const DeviceKey& key, const std::vector<TableLine>& lines, bool read_only) {
+    const auto [record, operation] = lock(key);
+    load_step(record, lines, read_only);
+    publish(*record, "table", "loaded");
+    return record;
+}
+
+RecordPtr Devices::clear(const DeviceKey& key) {
+    const auto [record, operation] = lock(key);
+    clear_step(*record);
+    publish(*record, "table", "cleared");
+    return record;
+}
+
+std::optional<std::string> Devices::message(const DeviceKey& key, Sector sector, const std::string& text) {
+    const auto [record, operation] = lock(key);
+    const std::string name = name_of(*record);
+    const std::vector<std::string> words = must(split_words(text), name);
+    if (words.empty()) throw Failure{Errc::bad_argument, "Empty message", name};
+    if (words[0] == "@cancel_deferred_remove" && words.size() == 1) {
+        {
+            const std::lock_guard lock{registry_.mutex};
+            record->deferred_remove = false;
+        }
+        commit({change_of(*record)});
+        return std::nullopt;
+    }
+    const Located at = locate(*record);
+    if (!at.device)
+        throw Failure{Errc::bad_argument, fmt::format("{} has no table to send a message to", name), name};
+    auto reply =
+        must(call_on(host_.env(at.home).reactor, [&] { return at.device->message(sector, &words); }), name);
+    if (reply.empty()) return std::nullopt;
+    return reply;
+}
+
+Json Devices::set(const DeviceKey& key, const std::string& setting, const Json& value) {
+    const auto [record, operation] = lock(key);
+    const std::string name = name_of(*record);
+    const std::string text = value.is_string() ? value.get<std::string>()
+                             : value.is_null() ? "default"
+                                               : to_line(value);
+    // Settings are the targets': all that know the word take it, and one at least must (decision 23).
+    const std::vector<std::string> words = {"set", setting, text};
+    const Located at = locate(*record);
+    std::vector<Sector> starts;
+    if (at.device) {
+        run_on(host_.env(at.home).reactor, [&] {
+            if (!at.device->live()) return;
+            for (const Table::Entry& entry : at.device->live()->entries())
+                starts.push_back(entry.extent.first);
+        });
+    }
+    std::optional<Failure> refused;
+    bool taken = false;
+    for (const Sector start : starts) {
+        auto reply = call_on(host_.env(at.home).reactor, [&] { return at.device->message(start, &words); });
+        if (reply) {
+            taken = true;
+        } else if (!refused) {
+            refused.emplace(std::move(reply.error()), name);
+        }
+    }
+    if (!taken) {
+        throw Failure{refused ? refused->error().code : Errc::bad_argument,
+                      fmt::format("no target of {} has a setting {}{}", name, setting,
+                                  refused ? fmt::format(" ({})", refused->what()) : ""),
+                      name};
+    }
+    Json settings;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (value.is_null()) {
+            record->settings.erase(setting);
+        } else {
+            record->settings[setting] = value;
+        }
+        settings = record->settings;
+    }
+    commit({change_of(*record)});
+    return settings;
+}
+
+}  // namespace udm::ctl

@@ -1,0 +1,151 @@
+// The mapped devices of a daemon: what one can ask of them by name, and the steps it is made of.
+//
+// Verbs are called from clients' threads. Each takes the device's operation lock, so that changes of one
+// device come one after the other while those of others go on, and does its work on the device's home
+// reactor, waiting for it (call_on.hpp). The registry's mutex is only held for a look or a change of a few
+// fields.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ctl/events.hpp"
+#include "ctl/host.hpp"
+#include "ctl/json.hpp"
+#include "ctl/lost_stores.hpp"
+#include "ctl/registry.hpp"
+#include "ctl/rpc.hpp"
+#include "ctl/state.hpp"
+#include "ctl/worker.hpp"
+
+namespace udm::ctl {
+
+class Devices {
+  public:
+    Devices(Host& host, EventHub& hub, State& state);
+    ~Devices();  // stop() first, if there are devices
+
+    // --- verbs: docs/protocol.md. All throw Failure
+    // -------------------------------------------------------------
+    struct Creation {
+        std::string name, uuid;
+        std::optional<std::uint32_t> minor;
+        bool read_only = false;
+        std::optional<std::vector<TableLine>> table;
+    };
+    RecordPtr create(const Creation& creation);
+    bool remove(const DeviceKey& key, bool deferred, bool force);  // true: will be, once nobody uses it
+    struct Removed {
+        std::vector<std::string> removed, busy;
+    };
+    Removed remove_all(bool deferred, bool force);
+    RecordPtr rename(const DeviceKey& key, const std::string& new_name);
+    RecordPtr set_uuid(const DeviceKey& key, const std::string& new_uuid);
+    RecordPtr suspend(const DeviceKey& key, bool noflush);
+    RecordPtr resume(const DeviceKey& key);
+    RecordPtr load(const DeviceKey& key, const std::vector<TableLine>& lines, bool read_only);
+    RecordPtr clear(const DeviceKey& key);
+    std::optional<std::string> message(const DeviceKey& key, Sector sector, const std::string& text);
+    Json set(const DeviceKey& key, const std::string& setting, const Json& value);
+
+    Json info(const Record& record) const;
+    Json status(const DeviceKey& key, bool inactive) const;  // of each target; `text` is INFO
+    Json table(const DeviceKey& key, bool inactive) const;   // `text` has the arguments
+    Json dependencies(const DeviceKey& key, bool inactive) const;
+    Json counters(const std::optional<DeviceKey>& key) const;
+    std::unique_ptr<Pending> wait(const DeviceKey& key, std::uint32_t event_number,
+                                  std::optional<std::uint64_t> timeout_ms) const;
+
+    // --- life of the daemon
+    // ------------------------------------------------------------------------------------- Brings up what
+    // the state has (devices_restore.cpp). What cannot come up is held; see warnings().
+    void restore();
+    // Suspends all devices, those that use others first, and lets them go; the state stays as it is.
+    void stop();
+    std::vector<std::string> warnings() const;
+    std::vector<unsigned> devices_per_reactor() const;
+
+    // --- steps, for who holds `operation` of the record
+    // --------------------------------------------------------- They change the device, not the state:
+    // commit() what change_of() says.
+    RecordPtr make(const std::string& name, const std::string& uuid, std::optional<std::uint32_t> minor);
+    void load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
+                   const std::map<std::string, std::uint32_t>& known_minors = {});
+    void clear_step(Record& record);
+    void suspend_step(Record& record, SuspendFlags flags);
+    // Swaps the tables if there is an inactive one; on an error the record says what came of it.
+    void resume_step(const RecordPtr& record);
+    void flush_step(Record& record);    // writes the device's caches out; errors are thrown
+    void destroy_step(Record& record);  // after Registry::begin_removal()
+    // What the state should say of it; `resumed`: as after a resume.
+    State::Change change_of(const Record& record, bool resumed = false) const;
+    static State::Change removal_of(const Record& record);
+    void commit(const std::vector<State::Change>& changes) const;
+    void publish(const Record& record, std::string_view kind, std::string_view what = {}) const;
+    Device& ensure_device(const RecordPtr& record, unsigned home);
+    unsigned least_loaded() const;
+    // Bounded removal when the last user of a device with a deferred removal is gone. Any thread.
+    void remove_later(RecordPtr record);
+
+    Registry& registry() noexcept { return registry_; }
+    const Registry& registry() const noexcept { return registry_; }
+    Host& host() noexcept { return host_; }
+    State& state() noexcept { return state_; }
+    LostStoreList& lost_stores() noexcept { return lost_; }
+    Worker& worker() noexcept { return worker_; }
+    std::string name_of(const Record& record) const;
+
+    struct Locked {
+        RecordPtr record;
+        std::unique_lock<std::mutex> operation;
+    };
+    Locked lock(const DeviceKey& key) const;  // throws not_found
+    void check_there(const Record& record) const;
+
+  private:
+    class Observer;
+    struct Located {
+        Device* device = nullptr;
+        unsigned home = 0;
+    };
+    Located locate(const Record& record) const;
+    unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines);
+    std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
+    void check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const;
+    void drop_idle_device(Record& record);
+    void remove_locked(const RecordPtr& record);
+    void replace_by_error(const RecordPtr& record);
+    void update_after_resume(const RecordPtr& record);
+    Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;
+
+    // devices_restore.cpp
+    void bring_up(const std::vector<RecordPtr>& held);
+    void bring_up_one(const RecordPtr& record);
+    void hold(Record& record, const std::string& why);
+    void mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines);
+    void make_stale(const RecordPtr& snapshot, const std::string& why);
+    void load_error_table(const RecordPtr& record);
+    std::vector<RecordPtr> in_order(const std::vector<RecordPtr>& records) const;
+
+    Host& host_;
+    EventHub& hub_;
+    State& state_;
+    Worker worker_;
+    LostStoreList lost_;
+    Registry registry_;
+    std::mutex making_;  // of Device objects
+    std::atomic<bool> stopping_ = false;
+    mutable std::mutex warnings_mutex_;
+    std::vector<std::string> warnings_;
+};
+
+// The first word of a snapshot, snapshot-merge or snapshot-origin line: what it is a view of. Empty for
+// others.
+std::string snapshot_base(const TableLine& line);
+std::string snapshot_cow(const TableLine& line);  // of snapshot and snapshot-merge
+
+}  // namespace udm::ctl

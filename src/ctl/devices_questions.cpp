@@ -1,0 +1,164 @@
+// What one may ask about devices. Nothing here waits for the operation lock: one can look at a device that is
+// stuck.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "ctl/call_on.hpp"
+#include "ctl/devices.hpp"
+#include "ctl/failure.hpp"
+
+namespace udm::ctl {
+
+Json Devices::info(const Record& record) const {
+    const std::lock_guard lock{registry_.mutex};
+    Json info = {{"name", record.name},
+                 {"uuid", record.uuid},
+                 {"major", kMajor},
+                 {"minor", record.minor},
+                 {"state", record.suspended ? "suspended" : "active"},
+                 {"read_only", record.live && record.live->read_only},
+                 {"live_table", record.live.has_value()},
+                 {"inactive_table", record.inactive.has_value()},
+                 {"open_count", record.table_opens + record.exports},
+                 {"event_number", record.event_number},
+                 {"targets", record.live ? record.live->lines.size() : 0},
+                 {"deferred_remove", record.deferred_remove},
+                 {"internal_suspend", false},
+                 {"size", record.size.v},
+                 {"home", nullptr},
+                 {"held_because", nullptr},
+                 {"settings", record.settings}};
+    if (record.device) info["home"] = record.home;
+    if (!record.held_because.empty()) info["held_because"] = record.held_because;
+    return info;
+}
+
+// One slot's lines, with what the targets say of themselves.
+Json Devices::slot_lines(const DeviceKey& key, bool inactive, bool arguments) const {
+    const RecordPtr record = registry_.find(key);
+    Json lines = Json::array();
+    const Located at = locate(*record);
+    if (!at.device) return lines;
+    struct Line {
+        Extent extent;
+        std::string type, text;
+    };
+    std::vector<Line> found;
+    run_on(host_.env(at.home).reactor, [&] {
+        if (!record->owned) return;  // removed meanwhile
+        Table* table = inactive ? record->owned->inactive() : record->owned->live();
+        if (!table) return;
+        found.reserve(table->entries().size());
+        for (const Table::Entry& entry : table->entries()) {
+            found.push_back({entry.extent, std::string{entry.type->name()},
+                             arguments ? entry.target->table() : entry.target->status()});
+        }
+    });
+    for (Line& line : found) {
+        lines.push_back({{"start", line.extent.first.v},
+                         {"length", line.extent.length.v},
+                         {"type", line.type},
+                         {"text", std::move(line.text)}});
+    }
+    return lines;
+}
+
+Json Devices::status(const DeviceKey& key, bool inactive) const { return slot_lines(key, inactive, false); }
+Json Devices::table(const DeviceKey& key, bool inactive) const { return slot_lines(key, inactive, true); }
+
+Json Devices::dependencies(const DeviceKey& key, bool inactive) const {
+    const RecordPtr record = registry_.find(key);
+    Json list = Json::array();
+    const Located at = locate(*record);
+    if (!at.device) return list;
+    struct Used {
+        std::uint32_t major, minor;
+        std::string words;
+        DiskId id;
+    };
+    std::vector<Used> found;
+    run_on(host_.env(at.home).reactor, [&] {
+        if (!record->owned) return;
+        Table* table = inactive ? record->owned->inactive() : record->owned->live();
+        if (!table) return;
+        for (OpenDevice* device : table->devices()) {
+            found.push_back({device->major(), device->minor(), device->words(), device->id()});
+        }
+    });
+    for (const Used& used : found) {
+        Json entry = {{"major", used.major}, {"minor", used.minor}, {"words", used.words}, {"name", nullptr}};
+        if (used.id.kind == DiskId::Kind::mapped) {
+            DeviceKey lower;
+            lower.minor = used.minor;
+            if (const RecordPtr below = registry_.try_find(lower)) entry["name"] = name_of(*below);
+        }
+        list.push_back(std::move(entry));
+    }
+    return list;
+}
+
+Json Devices::counters(const std::optional<DeviceKey>& key) const {
+    const std::vector<RecordPtr> records =
+        key ? std::vector<RecordPtr>{registry_.find(*key)} : registry_.all();
+    std::vector<DeviceCounters> counters(records.size());
+    for (unsigned home = 0; home < host_.reactor_count(); ++home) {
+        std::vector<std::size_t> here;  // one visit for each reactor
+        for (std::size_t i = 0; i < records.size(); ++i) {
+            if (const Located at = locate(*records[i]); at.device && at.home == home) here.push_back(i);
+        }
+        if (here.empty()) continue;
+        run_on(host_.env(home).reactor, [&] {
+            for (const std::size_t i : here) {
+                if (records[i]->owned) counters[i] = records[i]->owned->counters();
+            }
+        });
+    }
+    static constexpr std::pair<Op, const char*> kOps[] = {{Op::read, "read"},
+                                                          {Op::write, "write"},
+                                                          {Op::flush, "flush"},
+                                                          {Op::discard, "discard"},
+                                                          {Op::write_zeroes, "write_zeroes"}};
+    Json list = Json::array();
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        Json entry = {{"device", name_of(*records[i])},
+                      {"in_flight", counters[i].in_flight},
+                      {"held_back", counters[i].held_back}};
+        for (const auto& [op, name] : kOps) {
+            const DeviceCounters::PerOp& of_op = counters[i].by_op[static_cast<std::size_t>(op)];
+            entry[name] = {
+                {"requests", of_op.requests}, {"sectors", of_op.sectors}, {"errors", of_op.errors}};
+        }
+        list.push_back(std::move(entry));
+    }
+    return list;
+}
+
+std::unique_ptr<Pending> Devices::wait(const DeviceKey& key, std::uint32_t event_number,
+                                       std::optional<std::uint64_t> timeout_ms) const {
+    const RecordPtr record = registry_.find(key);
+    const std::string name = name_of(*record);
+    auto pending = std::make_unique<Pending>();
+    pending->check = [this, record, event_number]() -> std::optional<Json> {
+        {
+            const std::lock_guard lock{registry_.mutex};
+            if (record->gone)
+                throw Failure{Errc::not_found, fmt::format("{} was removed", record->name), record->name};
+            if (record->event_number == event_number) return std::nullopt;
+        }
+        return info(*record);
+    };
+    if (timeout_ms) {
+        // An hour more or less doesn't matter beyond a year.
+        const std::uint64_t bounded =
+            std::min<std::uint64_t>(*timeout_ms, std::uint64_t{366} * 24 * 3600 * 1000);
+        pending->deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds{bounded};
+        pending->at_deadline = [name, event_number]() -> Json {
+            throw Failure{Errc::timed_out, fmt::format("no event of {} after number {}", name, event_number),
+                          name};
+        };
+    }
+    return pending;
+}
+
+}  // namespace udm::ctl

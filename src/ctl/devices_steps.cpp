@@ -1,0 +1,420 @@
+// What the verbs are made of: one device, its operation lock held by the caller.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/remote_disk.hpp"
+#include "ctl/call_on.hpp"
+#include "ctl/devices.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/log.hpp"
+#include "ctl/opener.hpp"
+
+namespace udm::ctl {
+namespace {
+
+// On the home reactor: a built table is read in and put into the inactive slot, or not.
+Job<Result<void>> load_into(Device* device, std::unique_ptr<Table>* table) {
+    auto loading = (*table)->load();
+    auto loaded = co_await loading;
+    if (loaded) device->set_inactive(std::move(*table));
+    table->reset();  // its devices are let go here, where they are at home
+    co_return loaded;
+}
+
+Job<Result<void>> flush_device(Device* device) {
+    IoWait flush{device->env().reactor, *device, Op::flush, Extent{}};
+    const IoStatus status = co_await flush;
+    if (status == IoStatus::ok) co_return Result<void>{};
+    co_return fail(static_cast<Errc>(to_errno(status)), std::string{"flush: "} + to_string(status));
+}
+
+bool is_snapshot_line(const TableLine& line) {
+    return line.type == "snapshot" || line.type == "snapshot-merge" || line.type == "snapshot-origin";
+}
+
+// Words that may name a device: identify() is spared for plain numbers and options.
+bool may_be_device(const std::string& word) {
+    return word.starts_with('/') || word.find(':') != std::string::npos;
+}
+
+}  // namespace
+
+std::string snapshot_base(const TableLine& line) {
+    if (!is_snapshot_line(line)) return {};
+    const auto words = words_of(line);
+    return words.empty() ? std::string{} : words[0];
+}
+
+std::string snapshot_cow(const TableLine& line) {
+    if (line.type != "snapshot" && line.type != "snapshot-merge") return {};
+    const auto words = words_of(line);
+    return words.size() < 2 ? std::string{} : words[1];
+}
+
+// Events of the device, on its home reactor.
+class Devices::Observer final : public Device::Observer {
+  public:
+    Observer(Devices& devices, const RecordPtr& record) : devices_{devices}, record_{record} {}
+
+  private:
+    void device_event(Device&, std::uint32_t number, EventKind kind,
+                      std::string_view what) noexcept override {
+        const RecordPtr record = record_.lock();
+        if (!record) return;
+        {
+            const std::lock_guard lock{devices_.registry_.mutex};
+            record->event_number = number;
+        }
+        devices_.publish(*record, kind == EventKind::table ? "table" : "target", what);
+        if (kind == EventKind::target) log_warning(devices_.name_of(*record), "event {}: {}", number, what);
+    }
+    Devices& devices_;
+    std::weak_ptr<Record> record_;
+};
+
+Devices::Devices(Host& host, EventHub& hub, State& state)
+    : host_{host}, hub_{hub}, state_{state}, lost_{state, worker_} {}
+
+Devices::~Devices() { worker_.stop(); }
+
+std::string Devices::name_of(const Record& record) const {
+    const std::lock_guard lock{registry_.mutex};
+    return record.name;
+}
+
+Devices::Located Devices::locate(const Record& record) const {
+    const std::lock_guard lock{registry_.mutex};
+    return {record.device, record.home};
+}
+
+void Devices::publish(const Record& record, std::string_view kind, std::string_view what) const {
+    std::string name;
+    Event event;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        name = record.name;
+        event.event_number = record.event_number;
+    }
+    event.kind = kind;
+    event.device = name;
+    event.serial = record.serial;
+    event.what = what;
+    hub_.publish(event);
+}
+
+void Devices::commit(const std::vector<State::Change>& changes) const {
+    if (auto committed = state_.commit(changes); !committed) {
+        throw Failure{committed.error().code, "the state directory: " + committed.error().message};
+    }
+}
+
+State::Change Devices::removal_of(const Record& record) {
+    return {fmt::format("device/{}", record.minor), std::nullopt};
+}
+
+State::Change Devices::change_of(const Record& record, bool resumed) const {
+    const std::lock_guard lock{registry_.mutex};
+    Json value = {{"name", record.name}};
+    if (!record.uuid.empty()) value["uuid"] = record.uuid;
+    const auto& slot = resumed && record.inactive ? record.inactive : record.live ? record.live : record.kept;
+    if (slot) {
+        value["table"] = json_of_lines(slot->lines);
+        if (slot->read_only) value["read_only"] = true;
+        if (!slot->minors.empty()) value["minors"] = slot->minors;
+    }
+    if (!record.settings.empty()) value["settings"] = record.settings;
+    if (!record.snapshot.is_null()) value["snapshot"] = record.snapshot;
+    if (record.internal) value["internal"] = true;
+    if (record.deferred_remove) value["deferred"] = true;
+    if (!record.stale_because.empty()) value["stale"] = record.stale_because;
+    return {fmt::format("device/{}", record.minor), std::move(value)};
+}
+
+RecordPtr Devices::make(const std::string& name, const std::string& uuid,
+                        std::optional<std::uint32_t> minor) {
+    return registry_.create(name, uuid, minor);
+}
+
+unsigned Devices::least_loaded() const {
+    const auto counts = devices_per_reactor();
+    if (counts.empty()) throw Failure{Errc::no_device, "this daemon has no reactor"};
+    return static_cast<unsigned>(std::min_element(counts.begin(), counts.end()) - counts.begin());
+}
+
+std::vector<unsigned> Devices::devices_per_reactor() const {
+    std::vector<unsigned> counts(host_.reactor_count());
+    for (const RecordPtr& record : registry_.all()) {
+        const std::lock_guard lock{registry_.mutex};
+        if (record->device) ++counts[record->home];
+    }
+    return counts;
+}
+
+Device& Devices::ensure_device(const RecordPtr& record, unsigned home) {
+    const std::lock_guard making{making_};
+    if (const Located at = locate(*record); at.device) return *at.device;
+    const std::string name = name_of(*record);
+    std::shared_ptr<Device::Observer> observer = std::make_shared<Observer>(*this, record);
+    Device* device = nullptr;
+    run_on(host_.env(home).reactor, [&] {
+        record->owned = std::make_unique<Device>(host_.env(home), name, record->id(), observer.get());
+        device = record->owned.get();
+    });
+    const std::lock_guard lock{registry_.mutex};
+    record->observer = std::move(observer);
+    record->device = device;
+    record->home = home;
+    return *device;
+}
+
+// A device that never got a table may find another home.
+void Devices::drop_idle_device(Record& record) {
+    const std::lock_guard making{making_};
+    unsigned home = 0;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (!record.device || record.live || record.inactive || record.table_opens != 0 ||
+            record.exports != 0)
+            return;
+        home = record.home;
+        record.device = nullptr;
+    }
+    Reactor& reactor = host_.env(home).reactor;
+    call_on(reactor, [&] { return record.owned->detach(); });
+    run_on(reactor, [&] { record.owned.reset(); });
+    record.observer.reset();
+}
+
+// Where what the lines stand on lives: mapped devices first, then files and disks that others have open.
+std::optional<unsigned> Devices::home_below(const std::vector<TableLine>& lines) const {
+    std::vector<std::string> words;
+    for (const TableLine& line : lines) {
+        for (std::string& word : words_of(line)) {
+            if (may_be_device(word)) words.push_back(std::move(word));
+        }
+    }
+    for (const std::string& word : words) {
+        if (const RecordPtr lower = find_mapped(registry_, word)) {
+            if (const Located at = locate(*lower); at.device) return at.home;
+        }
+    }
+    for (const std::string& word : words) {
+        if (find_mapped(registry_, word)) continue;
+        const DiskId id = host_.identify(word);
+        if (id.kind == DiskId::Kind::none) continue;
+        for (const RecordPtr& user : registry_.users_of(id)) {
+            if (const Located at = locate(*user); at.device) return at.home;
+        }
+    }
+    return std::nullopt;
+}
+
+unsigned Devices::choose_home(const RecordPtr& record, const std::vector<TableLine>& lines) {
+    const std::optional<unsigned> below = home_below(lines);
+    Located at = locate(*record);
+    if (at.device && below && *below != at.home) {
+        drop_idle_device(*record);
+        at = locate(*record);
+    }
+    const unsigned home = at.device ? at.home : below ? *below : least_loaded();
+    check_family(*record, home, lines);
+    return home;
+}
+
+// An origin and all its snapshots share one home (decision 18).
+void Devices::check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const {
+    const auto identity = [&](const std::string& word) {
+        const RecordPtr lower = find_mapped(registry_, word);
+        return lower ? lower->id() : host_.identify(word);
+    };
+    for (const TableLine& line : lines) {
+        const std::string base = snapshot_base(line);
+        if (base.empty()) continue;
+        const DiskId id = identity(base);
+        if (id.kind == DiskId::Kind::none) continue;
+        std::string elsewhere;
+        for (const RecordPtr& user : registry_.users_of(id)) {
+            std::vector<TableLine> theirs;
+            std::string name;
+            {
+                const std::lock_guard lock{registry_.mutex};
+                if (user.get() == &record || !user->device || user->home == home) continue;
+                name = user->name;
+                if (user->live) theirs = user->live->lines;
+                if (user->inactive)
+                    theirs.insert(theirs.end(), user->inactive->lines.begin(), user->inactive->lines.end());
+            }
+            const bool conflicts = std::any_of(theirs.begin(), theirs.end(), [&](const TableLine& other) {
+                const std::string other_base = snapshot_base(other);
+                return !other_base.empty() &&
+                       (line.type == "snapshot-origin" || other.type == "snapshot-origin") &&
+                       identity(other_base) == id;
+            });
+            if (conflicts) elsewhere += (elsewhere.empty() ? "" : ", ") + name;
+        }
+        if (!elsewhere.empty()) {
+            const std::string name = name_of(record);
+            throw Failure{Errc::busy,
+                          fmt::format("an origin and its snapshots share one reactor, but {} on {} lives on "
+                                      "another than {}: remove one of them and create it again",
+                                      elsewhere, base, name),
+                          name};
+        }
+    }
+}
+
+void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
+                        const std::map<std::string, std::uint32_t>& known_minors) {
+    const std::string name = name_of(*record);
+    const unsigned home = choose_home(record, lines);
+    Device& device = ensure_device(record, home);
+    Env& env = host_.env(home);
+    TableOpener opener{{.registry = registry_,
+                        .host = host_,
+                        .record = record,
+                        .home = home,
+                        .known = known_minors,
+                        .lost_stores = &lost_,
+                        .notify_unused = [this](RecordPtr unused) { remove_later(std::move(unused)); },
+                        .ensure_device = [this](const RecordPtr& lower, unsigned at) -> Device& {
+                            return ensure_device(lower, at);
+                        }}};
+    const Table::Context context{.env = env,
+                                 .types = host_.types(home),
+                                 .opener = opener,
+                                 .events = device,
+                                 .lost_stores = &lost_,
+                                 .device_name = name,
+                                 .self = record->id(),
+                                 .major = kMajor,
+                                 .minor = record->minor};
+    auto table =
+        must(Table::build(lines, read_only ? TableMode::read_only : TableMode::read_write, context), name);
+    must(call_on(env.reactor, [&] { return load_into(&device, &table); }), name);
+    const std::lock_guard lock{registry_.mutex};
+    record->inactive = SlotText{lines, read_only, opener.minors()};
+}
+
+void Devices::clear_step(Record& record) {
+    const Located at = locate(record);
+    if (at.device) run_on(host_.env(at.home).reactor, [&] { at.device->clear_inactive(); });
+    const std::lock_guard lock{registry_.mutex};
+    record.inactive.reset();
+}
+
+void Devices::suspend_step(Record& record, SuspendFlags flags) {
+    const Located at = locate(record);
+    if (at.device)
+        must(call_on(host_.env(at.home).reactor, [&] { return at.device->suspend(flags); }), name_of(record));
+    const std::lock_guard lock{registry_.mutex};
+    record.suspended = true;
+}
+
+void Devices::resume_step(const RecordPtr& record) {
+    const std::string name = name_of(*record);
+    std::vector<TableLine> coming;
+    bool suspended = false;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (record->inactive) coming = record->inactive->lines;
+        suspended = record->suspended;
+    }
+    const Located at = locate(*record);
+    if (!at.device) {
+        if (suspended)
+            throw Failure{Errc::bad_argument,
+                          fmt::format("{} has no table to resume with: load one first", name), name};
+        return;
+    }
+    mark_snapshots_stale(*record, coming);
+    auto resumed = call_on(host_.env(at.home).reactor, [&] { return at.device->resume(); });
+    update_after_resume(record);
+    must(std::move(resumed), name);
+}
+
+void Devices::update_after_resume(const RecordPtr& record) {
+    const Located at = locate(*record);
+    Limits limits;
+    bool has_inactive = false, has_live = false, suspended = false;
+    run_on(host_.env(at.home).reactor, [&] {
+        limits = at.device->limits();
+        has_inactive = at.device->inactive() != nullptr;
+        has_live = at.device->live() != nullptr;
+        suspended = at.device->suspended();
+    });
+    {
+        const std::lock_guard lock{registry_.mutex};
+        record->suspended = suspended;
+        record->size = limits.size;
+        if (record->inactive && !has_inactive) {
+            if (has_live) record->live = std::move(record->inactive);
+            record->inactive.reset();
+            record->kept.reset();  // a table of its own again
+            if (record->stale_because.empty()) record->held_because.clear();
+        }
+    }
+    for (const auto& [remote, home] : registry_.remotes_of(*record)) {
+        run_on(host_.env(home).reactor, [&, disk = remote] {
+            const std::lock_guard lock{registry_.mutex};
+            if (registry_.has_remote_locked(disk)) disk->set_limits(limits);
+        });
+    }
+}
+
+void Devices::flush_step(Record& record) {
+    const Located at = locate(record);
+    if (at.device)
+        must(call_on(host_.env(at.home).reactor, [&] { return flush_device(at.device); }), name_of(record));
+}
+
+void Devices::destroy_step(Record& record) {
+    const Located at = locate(record);
+    if (at.device) {
+        Reactor& reactor = host_.env(at.home).reactor;
+        call_on(reactor, [&] { return at.device->detach(); });
+        {
+            const std::lock_guard lock{registry_.mutex};
+            record.device = nullptr;
+        }
+        run_on(reactor, [&] { record.owned.reset(); });
+    }
+    registry_.end_removal(record);
+}
+
+void Devices::stop() {
+    stopping_ = true;
+    for (const RecordPtr& record : registry_.top_down()) {
+        const std::lock_guard operation{record->operation};
+        const Located at = locate(*record);
+        if (!at.device) continue;
+        log_debug(name_of(*record), "suspending");
+        auto suspended = call_on(host_.env(at.home).reactor, [&] { return at.device->suspend({}); });
+        if (!suspended) log_error(name_of(*record), "suspend: {}", suspended.error().message);
+        Reactor& reactor = host_.env(at.home).reactor;
+        call_on(reactor, [&] { return at.device->detach(); });
+        {
+            const std::lock_guard lock{registry_.mutex};
+            record->device = nullptr;
+        }
+        run_on(reactor, [&] { record->owned.reset(); });
+    }
+    worker_.stop();
+}
+
+std::vector<std::string> Devices::warnings() const {
+    std::vector<std::string> all;
+    if (!state_.warning().empty()) all.push_back(state_.warning());
+    {
+        const std::lock_guard lock{warnings_mutex_};
+        all.insert(all.end(), warnings_.begin(), warnings_.end());
+    }
+    for (const RecordPtr& record : registry_.all()) {
+        const std::lock_guard lock{registry_.mutex};
+        if (!record->held_because.empty())
+            all.push_back(fmt::format("{}: {}", record->name, record->held_because));
+    }
+    return all;
+}
+
+}  // namespace udm::ctl

@@ -1,0 +1,58 @@
+// What the control plane needs of the machinery below it, given by the composition root (apps/udmd): reactors
+// with their openers and target types, and a server for exports.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/device.hpp"
+#include "core/target_type.hpp"
+#include "port/disk.hpp"
+#include "port/net.hpp"
+#include "port/reactor.hpp"
+
+namespace udm::ctl {
+
+class Host {
+  public:
+    virtual ~Host() = default;
+    virtual unsigned reactor_count() const = 0;
+    virtual Env& env(unsigned reactor) = 0;
+    virtual const TargetTypes& types(unsigned reactor) = 0;
+    // Opens what is no mapped device of ours. Any thread but the reactors'; may block.
+    virtual DeviceOpener& opener(unsigned reactor) = 0;
+    // What words stand for, without keeping it open; kind none if there is no such thing. May block.
+    virtual DiskId identify(std::string_view words) = 0;
+    virtual std::string engine_name() const = 0;
+    virtual std::vector<std::string> warnings() const = 0;  // what the machinery has to do without
+    virtual std::vector<std::uint64_t> cpu_ns() const = 0;  // of each reactor, since its start
+};
+
+// One export as served. Destroyed when the export goes: clients are let go in order first.
+class Served {
+  public:
+    virtual ~Served() = default;
+    virtual std::string uri() const = 0;          // as a client would use it, with the real port
+    virtual std::size_t connections() const = 0;  // any thread
+};
+
+struct ExportRequest {
+    Address address;
+    std::string name;         // the export's name on the wire, decoded; may be empty
+    std::string description;  // for lists: the device's name
+    bool read_only = false;
+};
+
+class ExportServer {
+  public:
+    virtual ~ExportServer() = default;
+    // Serves the device, whose home is `reactor`. Errors: exists (that name is served there), bad_argument,
+    // denied …
+    virtual Result<std::unique_ptr<Served>> serve(const ExportRequest& request, Device& device,
+                                                  unsigned reactor) = 0;
+};
+
+}  // namespace udm::ctl

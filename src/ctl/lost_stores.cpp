@@ -1,0 +1,133 @@
+#include "ctl/lost_stores.hpp"
+
+#include <algorithm>
+
+#include "ctl/log.hpp"
+#include "port/reactor.hpp"
+
+namespace udm::ctl {
+namespace {
+constexpr const char* kPrefix = "lost/";
+
+Json value_of(const DiskId& id, const std::string& words) {
+    return {{"kind", static_cast<unsigned>(id.kind)},
+            {"device", id.device},
+            {"inode", id.inode},
+            {"words", words}};
+}
+
+// The answer to record(), back on the reactor that asked.
+class Answer final : public Task {
+  public:
+    Answer(LostStores::Recorded& done, Reactor& reactor) : done_{done}, reactor_{reactor} {}
+    void send(IoStatus status) {
+        status_ = status;
+        reactor_.post_remote(*this);
+    }
+    virtual ~Answer() = default;
+
+  private:
+    void run() noexcept override {
+        done_.recorded(status_);
+        delete this;
+    }
+    LostStores::Recorded& done_;
+    Reactor& reactor_;
+    IoStatus status_{IoStatus::ok};
+};
+}  // namespace
+
+void LostStoreList::load() {
+    const std::lock_guard lock{mutex_};
+    for (const auto& [key, value] : state_.all(kPrefix)) {
+        Lost lost;
+        lost.id.kind = static_cast<DiskId::Kind>(value.value("kind", 0u));
+        lost.id.device = value.value("device", std::uint64_t{0});
+        lost.id.inode = value.value("inode", std::uint64_t{0});
+        lost.words = value.value("words", std::string{});
+        lost_[key] = lost;
+        next_ = std::max(next_, std::uint64_t{std::strtoull(
+                                    key.c_str() + std::char_traits<char>::length(kPrefix), nullptr, 10)} +
+                                    1);
+    }
+}
+
+State::Change LostStoreList::change_for(const std::string& words, const DiskId& id) {
+    const std::lock_guard lock{mutex_};
+    for (const auto& [key, lost] : lost_) {
+        if (lost.words == words && lost.id == id) return {key, value_of(id, words)};
+    }
+    return {kPrefix + std::to_string(next_++), value_of(id, words)};
+}
+
+void LostStoreList::note_lost(const State::Change& change) {
+    const std::lock_guard lock{mutex_};
+    const Json& value = *change.value;
+    lost_[change.key] = {
+        {static_cast<DiskId::Kind>(value["kind"].get<unsigned>()), value["device"], value["inode"]},
+        value["words"]};
+}
+
+void LostStoreList::record(const DiskId& store, const std::string& words, Recorded& done) noexcept {
+    const State::Change change = change_for(words, store);
+    note_lost(change);  // in memory at once
+    auto* answer = new Answer{done, *Reactor::current()};
+    worker_.post([this, change, answer] {
+        const auto committed = state_.commit({change});
+        if (!committed)
+            log_error("", "a lost snapshot store could not be recorded: {}", committed.error().message);
+        answer->send(committed ? IoStatus::ok : IoStatus::io_error);
+    });
+}
+
+bool LostStoreList::is_lost(const DiskId& store) const noexcept {
+    const std::lock_guard lock{mutex_};
+    return std::any_of(lost_.begin(), lost_.end(),
+                       [&](const auto& entry) { return entry.second.id == store; });
+}
+
+void LostStoreList::seen(std::string_view words, const DiskId& id) {
+    const std::lock_guard lock{mutex_};
+    for (auto& [key, lost] : lost_) {
+        if (lost.words == words && lost.id != id)
+            lost.id = id;  // the words stay in the state, and lead here again
+    }
+}
+
+// Words alone never bring a mark back, so a mark goes for good only when the state says so too.
+void LostStoreList::drop(const std::string& key) {
+    lost_.erase(key);
+    worker_.post([this, key] {
+        if (const auto committed = state_.commit({{key, std::nullopt}}); !committed) {
+            log_error("", "the mark of a lost snapshot store could not be taken back: {}",
+                      committed.error().message);
+        }
+    });
+}
+
+void LostStoreList::forget(const DiskId& store) noexcept {
+    const std::lock_guard lock{mutex_};
+    for (auto at = lost_.begin(); at != lost_.end();) {
+        const auto next = std::next(at);
+        if (at->second.id == store) drop(std::string{at->first});
+        at = next;
+    }
+}
+
+void LostStoreList::forget_words(const std::string& words) {
+    const std::lock_guard lock{mutex_};
+    for (auto at = lost_.begin(); at != lost_.end();) {
+        const auto next = std::next(at);
+        if (at->second.words == words) drop(std::string{at->first});
+        at = next;
+    }
+}
+
+std::vector<std::string> LostStoreList::all() const {
+    const std::lock_guard lock{mutex_};
+    std::vector<std::string> words;
+    for (const auto& [key, lost] : lost_) words.push_back(lost.words);
+    return words;
+}
+
+}  // namespace udm::ctl

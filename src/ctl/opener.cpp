@@ -1,0 +1,167 @@
+#include "ctl/opener.hpp"
+
+#include <fmt/format.h>
+
+#include "core/remote_disk.hpp"
+#include "ctl/call_on.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/lost_stores.hpp"
+
+namespace udm::ctl {
+namespace {
+
+constexpr std::string_view kOurs = "udm:";
+constexpr std::string_view kMapper = "/dev/mapper/";
+
+// Something that is no mapped device of ours; counted so that devices over the same file find each other's
+// home.
+class TrackedOpen final : public OpenDevice {
+  public:
+    TrackedOpen(std::unique_ptr<OpenDevice> inner, Registry& registry, Record& user)
+        : inner_{std::move(inner)}, registry_{registry}, user_{user}, id_{inner_->id()} {
+        registry_.note_use(id_, user_, +1);
+    }
+    ~TrackedOpen() override { registry_.note_use(id_, user_, -1); }
+    Disk& disk() noexcept override { return inner_->disk(); }
+    const DiskId& id() const noexcept override { return inner_->id(); }
+    const std::string& words() const noexcept override { return inner_->words(); }
+    std::uint32_t major() const noexcept override { return inner_->major(); }
+    std::uint32_t minor() const noexcept override { return inner_->minor(); }
+
+  private:
+    std::unique_ptr<OpenDevice> inner_;
+    Registry& registry_;
+    Record& user_;
+    const DiskId id_;
+};
+
+// A mapped device of ours.
+class MappedOpen final : public OpenDevice {
+  public:
+    MappedOpen(Registry& registry, Record& upper, RecordPtr lower, Device& device, std::string words,
+               std::function<void(RecordPtr)> notify_unused)
+        : registry_{registry},
+          upper_{upper},
+          lower_{std::move(lower)},
+          device_{device},
+          id_{lower_->id()},
+          words_{std::move(words)},
+          notify_unused_{std::move(notify_unused)} {
+        registry_.note_use(id_, upper_, +1);
+    }
+    ~MappedOpen() override {
+        if (remote_) registry_.forget_remote(*remote_);
+        remote_.reset();
+        registry_.note_use(id_, upper_, -1);
+        if (registry_.close(upper_, *lower_)) notify_unused_(lower_);
+    }
+    void set_remote(std::unique_ptr<RemoteDisk> remote, unsigned home) {
+        remote_ = std::move(remote);
+        registry_.note_remote(*lower_, *remote_, home);
+    }
+    Disk& disk() noexcept override { return remote_ ? static_cast<Disk&>(*remote_) : device_; }
+    const DiskId& id() const noexcept override { return id_; }
+    const std::string& words() const noexcept override { return words_; }
+    std::uint32_t major() const noexcept override { return kMajor; }
+    std::uint32_t minor() const noexcept override { return lower_->minor; }
+
+  private:
+    Registry& registry_;
+    Record& upper_;
+    RecordPtr lower_;
+    Device& device_;
+    const DiskId id_;
+    const std::string words_;
+    std::function<void(RecordPtr)> notify_unused_;
+    std::unique_ptr<RemoteDisk> remote_;
+};
+
+}  // namespace
+
+RecordPtr find_mapped(const Registry& registry, std::string_view words, bool* required) {
+    if (required) *required = words.starts_with(kOurs);
+    DeviceKey key;
+    std::uint32_t minor = 0;
+    if (words.starts_with(kOurs)) {
+        key.name = words.substr(kOurs.size());
+    } else if (words.starts_with(kMapper)) {
+        key.name = words.substr(kMapper.size());
+    } else if (parse_devno(words, key.major, minor) && key.major == kMajor) {
+        key.minor = minor;
+    } else {
+        return nullptr;
+    }
+    return registry.try_find(key);
+}
+
+// Called by code without exceptions: none gets out.
+Result<std::unique_ptr<OpenDevice>> TableOpener::open(std::string_view words, OpenMode mode) {
+    try {
+        return open_any(words, mode);
+    } catch (const Failure& failure) {
+        return std::unexpected(failure.error());
+    } catch (const std::exception& error) {
+        return fail(Errc::no_memory, error.what());
+    }
+}
+
+Result<std::unique_ptr<OpenDevice>> TableOpener::open_any(std::string_view words, OpenMode mode) {
+    RecordPtr lower;
+    bool required = false;
+    if (const auto known = config_.known.find(std::string{words}); known != config_.known.end()) {
+        DeviceKey key;
+        key.minor = known->second;
+        lower = config_.registry.try_find(key);
+        required = true;
+    } else {
+        lower = find_mapped(config_.registry, words, &required);
+    }
+    if (lower) return open_mapped(lower, words, mode);
+    if (required)
+        return fail(Errc::no_device, fmt::format("{}: there is no such device in this daemon", words));
+    auto opened = config_.host.opener(config_.home).open(words, mode);
+    if (!opened) return opened;
+    if (config_.lost_stores) config_.lost_stores->seen(words, (*opened)->id());
+    return std::make_unique<TrackedOpen>(std::move(*opened), config_.registry, *config_.record);
+}
+
+Result<std::unique_ptr<OpenDevice>> TableOpener::open_mapped(const RecordPtr& lower, std::string_view words,
+                                                             OpenMode mode) {
+    // Counted before anything else, so that it cannot be removed from here on.
+    config_.registry.open(*config_.record, lower);
+    Device* device = nullptr;
+    try {
+        device = &config_.ensure_device(lower, config_.home);
+    } catch (...) {
+        config_.registry.close(*config_.record, *lower);
+        throw;
+    }
+    auto opened = std::make_unique<MappedOpen>(config_.registry, *config_.record, lower, *device,
+                                               std::string{words}, config_.notify_unused);
+    unsigned lower_home = 0;
+    bool read_only = false;
+    {
+        const std::lock_guard lock{config_.registry.mutex};
+        lower_home = lower->home;
+        read_only = lower->live && lower->live->read_only;
+    }
+    if (mode == OpenMode::write && read_only)
+        return fail(Errc::denied, fmt::format("{} is read-only", words));
+    if (lower_home != config_.home) {
+        Reactor& there = config_.host.env(lower_home).reactor;
+        Limits limits;
+        unsigned levels = 0;
+        run_on(there, [&] {
+            limits = device->limits();
+            levels = device->levels();
+        });
+        opened->set_remote(std::make_unique<RemoteDisk>(config_.host.env(config_.home).reactor, there,
+                                                        *device, limits, levels),
+                           config_.home);
+    }
+    if (config_.lost_stores) config_.lost_stores->seen(words, opened->id());
+    minors_[std::string{words}] = lower->minor;
+    return opened;
+}
+
+}  // namespace udm::ctl
