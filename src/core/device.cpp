@@ -202,7 +202,7 @@ void Device::finish(Io& io, IoStatus status, bool inside_submit) noexcept {
         return;
     } else {
         if (status == IoStatus::requeue) status = IoStatus::io_error;
-        if (io.op == Op::flush) unflushed_ = true;
+        if (io.op == Op::flush) unflushed_ = wrote_something();
         ++counter(io.op).errors;
     }
     if (counters_.in_flight == 0) idle_signal_.notify_all();
@@ -211,6 +211,13 @@ void Device::finish(Io& io, IoStatus status, bool inside_submit) noexcept {
     } else {
         io.complete(status);
     }
+}
+
+bool Device::wrote_something() noexcept {
+    for (const Op op : {Op::write, Op::write_zeroes, Op::discard}) {
+        if (counter(op).requests > counter(op).errors) return true;
+    }
+    return false;
 }
 
 // Lets go what was held back, in the order in which it came.

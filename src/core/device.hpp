@@ -148,6 +148,7 @@ class Device final : public Disk, public DeviceEvents, private Layer {
     static void route(Table::Entry& entry, Io& io) noexcept;
     static void settle_answer(Io& io, Sectors asked) noexcept;
     void finish(Io& io, IoStatus status, bool inside_submit) noexcept;
+    bool wrote_something() noexcept;
     void release() noexcept;
     void update_open() noexcept;
     DeviceCounters::PerOp& counter(Op op) noexcept { return counters_.by_op[static_cast<std::size_t>(op)]; }
