@@ -1,0 +1,185 @@
+"""udmd is killed under load, again and again, and started with the same command line: nothing that was promised is lost.
+
+5 kills, or UDM_KILLS of them; UDM_KILL_SEED replays the choices of a run (not its timing).
+"""
+
+import os
+import random
+import threading
+import time
+
+import pytest
+
+import crashload
+import udmtest
+
+KILLS = int(os.environ.get("UDM_KILLS", "5"))
+SEED = int(os.environ.get("UDM_KILL_SEED", str(random.randrange(1 << 30))))
+SIZE = 32 << 20
+CHUNKS = (4096, 16384)
+
+
+class Story:
+    """A daemon, an origin with its load, and the snapshots that come and go."""
+
+    def __init__(self, folder, choices):
+        self.choices = choices
+        self.image = os.path.join(folder, "image")
+        self.cows = os.path.join(folder, "cows")
+        os.mkdir(self.cows)
+        crashload.fill(self.image, SIZE)
+        self.daemon = udmtest.Daemon(folder, state_dir=True)
+        self.journal = os.path.join(folder, "journal")
+        self.names = iter(f"snap{i}" for i in range(10_000))
+        self.snapshots = {}  # name -> URI
+        self.load = None
+
+    def __enter__(self):
+        self.daemon.start()
+        self.daemon.create("vol", f"0 {SIZE // 512} snapshot-origin {self.image}")
+        self.origin_uri = self.daemon.export("vol")
+        self.load = crashload.CrashLoad(self.journal, {"vol": self.origin_uri}, seed=self.choices.randrange(1 << 30))
+        return self
+
+    def __exit__(self, kind, *rest):
+        self.load.__exit__(kind, *rest)
+        self.daemon.__exit__(kind, *rest)
+
+    # ------------------------------------------------------------------------------------- snapshots
+    def take(self):
+        name = next(self.names)
+        self.load.ask(f"begin {name} vol")
+        self.rpc_take(self.daemon.connection, name)
+        self.taken(name)
+        return name
+
+    def rpc_take(self, connection, name):
+        connection.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": name}], cow_dir=self.cows, size=2 * SIZE,
+                       chunk=self.choices.choice(CHUNKS))
+
+    def taken(self, name):
+        self.snapshots[name] = self.daemon.export(name)
+        # Every other one is written as well, so that its own promises are tested too.
+        write = " write" if len(self.snapshots) % 2 == 0 else ""
+        self.load.ask(f"end {name} {self.snapshots[name]}{write}")
+
+    def drop(self, name):
+        self.load.ask(f"drop {name}")
+        self.daemon.unexport(name)
+        self.daemon.rpc("snapshot.drop", snapshot=name)
+        del self.snapshots[name]
+
+    def listed(self):
+        return {s["snapshot"]: s for s in self.daemon.rpc("snapshot.list", origin="vol")}
+
+    # ----------------------------------------------------------------------------------------- kills
+    def kill_and_start(self):
+        losses = self.load.counters()["losses"]
+        self.daemon.kill()
+        udmtest.wait_until(lambda: self.load.counters()["losses"] > losses, "the load to notice that the server is gone")
+        self.daemon.start()
+        udmtest.wait_until(lambda: self.load.counters()["connected"], "the load to be connected again", 60)
+
+    def kill_within_take(self):
+        """The take happens at some instant, or not at all; the state says which."""
+        name = next(self.names)
+        self.load.ask(f"begin {name} vol")
+        connection = self.daemon.connect()
+
+        def take():
+            try:
+                self.rpc_take(connection, name)
+            except (AssertionError, OSError, ValueError):
+                pass  # the daemon died meanwhile
+
+        thread = threading.Thread(target=take)
+        started = time.monotonic()
+        thread.start()
+        delay = self.choices.uniform(0, 0.02)
+        udmtest.wait_until(lambda: time.monotonic() - started >= delay, "the moment to kill")
+        self.kill_and_start()
+        thread.join(30)
+        connection.close()
+        if name in self.listed():
+            self.taken(name)
+        else:
+            self.load.ask(f"abort {name}")
+
+
+def test_nothing_promised_is_lost_when_the_daemon_is_killed(folder):
+    print(f"UDM_KILL_SEED={SEED} UDM_KILLS={KILLS}")
+    choices = random.Random(SEED)
+    with Story(folder, choices) as story:
+        story.take()
+        story.take()
+        for kill in range(KILLS):
+            story.load.wait_for_writes(choices.randrange(50, 3000))
+            if kill % 3 == 1:
+                story.kill_within_take()
+            else:
+                story.kill_and_start()
+            assert set(story.listed()) == set(story.snapshots)
+            if kill % 2 == 0:
+                story.load.wait_for_writes(choices.randrange(50, 500))
+                story.take()
+            if len(story.snapshots) > 3:
+                story.load.wait_for_writes(choices.randrange(50, 500))
+                story.drop(choices.choice(sorted(story.snapshots)))
+            if kill % 8 == 7:
+                story.load.ask("verify")
+        story.load.wait_for_writes(1000)
+        counters = story.load.finish()
+        assert counters["losses"] == KILLS
+        assert all(s["state"] == "active" for s in story.listed().values())
+
+        # The same again, judged by a process that knows the journal only; then after an orderly stop.
+        volumes = {"vol": story.origin_uri, **story.snapshots}
+        status, said = crashload.check(story.journal, **volumes)
+        assert status == 0, said
+        story.daemon.stop()
+        story.daemon.start()
+        status, said = crashload.check(story.journal, **volumes)
+        assert status == 0, said
+
+
+def in_use(daemon, name):
+    """Whether the snapshot can be used: there, with a live table, not invalid."""
+    try:
+        return "/" in daemon.status(name)
+    except udmtest.RpcError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_store_that_was_missing_at_a_restart_is_never_trusted_again(folder, how):
+    with Story(folder, random.Random(SEED)) as story:
+        missing, other = story.take(), story.take()
+        story.load.wait_for_writes(500)
+        story.load.ask(f"drop {missing}")
+        store = story.listed()[missing]["cow"]
+        aside = store + ".aside"
+
+        def restart(between):
+            losses = story.load.counters()["losses"]
+            story.daemon.kill() if how == "killed" else story.daemon.stop()
+            between()
+            story.daemon.start()
+            udmtest.wait_until(lambda: story.load.counters()["losses"] > losses and story.load.counters()["connected"],
+                               "the load to be connected again", 60)
+
+        restart(lambda: os.rename(store, aside))
+        assert not in_use(story.daemon, missing)
+        assert in_use(story.daemon, other)
+        story.load.wait_for_writes(500)  # the origin goes on, and the missing store gets no copies
+
+        restart(lambda: os.rename(aside, store))
+        assert not in_use(story.daemon, missing)
+        assert in_use(story.daemon, other)
+
+        # Nor by hand: a new device on it is invalid.
+        try:
+            story.daemon.create("again", f"0 {SIZE // 512} snapshot {story.image} {store} P 8")
+            assert story.daemon.status("again").endswith("Invalid")
+        except udmtest.RpcError as refused:
+            assert os.path.basename(store) in str(refused)
+        story.load.finish()
