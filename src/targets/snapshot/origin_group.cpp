@@ -235,17 +235,31 @@ void Origins::retire(std::unique_ptr<Snapshot> snapshot, bool claimed) noexcept 
     env_.reactor.jobs().spawn(finish(retired_.back().get(), claimed));
 }
 
-Job<void> Origins::finish(Snapshot* snapshot, bool claimed) {
-    while (!snapshot->idle()) {
-        auto wait = snapshot->idle_signal().wait();
+Job<bool> Origins::claim_cow(DiskId cow) {
+    const auto leaving = [&] {
+        return std::any_of(retired_.begin(), retired_.end(), [&](const auto& s) { return s->cow().id() == cow; });
+    };
+    while (leaving()) {
+        auto wait = finished_.wait();
         co_await wait;
     }
-    auto stopping = snapshot->stop();
-    co_await stopping;
+    co_return cows_.insert(cow).second;
+}
+
+Job<void> Origins::finish(Snapshot* snapshot, bool claimed) {
+    do {
+        while (!snapshot->idle()) {
+            auto wait = snapshot->idle_signal().wait();
+            co_await wait;
+        }
+        auto stopping = snapshot->stop();
+        co_await stopping;
+    } while (!snapshot->idle());    // its last commit may have failed, and then the store is being marked
     if (claimed) cows_.erase(snapshot->cow().id());
     const DiskId origin = snapshot->origin().id();
     std::erase_if(retired_, [&](const auto& s) { return s.get() == snapshot; });
     leave(origin);
+    finished_.notify_all();
 }
 
 }  // namespace udm::snapshot

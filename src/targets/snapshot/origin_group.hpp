@@ -95,14 +95,14 @@ class OriginGroup {
 // The origins of one reactor, by identity; and which COW device is whose.
 class Origins {
   public:
-    explicit Origins(Env& env) noexcept : env_{env} {}
+    explicit Origins(Env& env) noexcept : env_{env}, finished_{env.reactor} {}
     ~Origins();
 
     OriginGroup& join(const DiskId& origin);
     void leave(const DiskId& origin) noexcept;
 
-    // False when the COW device is in use already.
-    bool claim_cow(const DiskId& cow) { return cows_.insert(cow).second; }
+    // False when the COW device is another snapshot's. One that is on its way out is waited for.
+    Job<bool> claim_cow(DiskId cow);
 
     // Takes over a snapshot whose target goes away, and drops it when nothing is under way for it any more.
     void retire(std::unique_ptr<Snapshot> snapshot, bool claimed) noexcept;
@@ -115,6 +115,7 @@ class Origins {
     std::map<DiskId, std::unique_ptr<OriginGroup>> groups_;
     std::set<DiskId> cows_;
     std::vector<std::unique_ptr<Snapshot>> retired_;
+    Signal finished_;
 };
 
 }  // namespace udm::snapshot

@@ -19,7 +19,8 @@ Job<Result<void>> SnapshotTarget::load() {
     snapshot_ = std::make_unique<Snapshot>(env_, group, std::move(config_), lost_stores_);
     snapshot_->set_layer(this);
     snapshot_->set_events(&events_);
-    claimed_ = origins_.claim_cow(cow_id);
+    auto claiming = origins_.claim_cow(cow_id);
+    claimed_ = co_await claiming;
     if (!claimed_) {
         co_return fail(Errc::bad_argument, fmt::format("Snapshot cow pairing for exception table handover failed: {} is the store of "
                                                        "another snapshot", cow));
