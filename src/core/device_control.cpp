@@ -108,6 +108,10 @@ Job<Result<void>> Device::resume_in_turn() {
         auto ready = co_await step;
         if (!ready) {
             lifecycle_.to(Lifecycle::State::suspended);
+            if (old) {
+                auto closing = old->close();
+                co_await closing;
+            }
             co_return fail(ready.error().code, fmt::format("{}: {}", entry.type->name(), ready.error().message));
         }
     }
@@ -115,6 +119,10 @@ Job<Result<void>> Device::resume_in_turn() {
     lifecycle_.set_noflush(false);
     lifecycle_.to(Lifecycle::State::live);
     release();
+    if (old) {
+        auto closing = old->close();
+        co_await closing;
+    }
     co_return Result<void>{};
 }
 
@@ -129,6 +137,14 @@ Job<void> Device::detach() {
         counters_.held_back = 0;
         while (Io* io = requeued_.pop_front_or_null()) env_.reactor.complete_later(*io, IoStatus::removed);
         while (Io* io = held_back_.pop_front_or_null()) env_.reactor.complete_later(*io, IoStatus::removed);
+        if (inactive_) {
+            auto closing = inactive_->close();
+            co_await closing;
+        }
+        if (live_) {
+            auto closing = live_->close();
+            co_await closing;
+        }
         inactive_.reset();
         live_.reset();
         event_signal_.notify_all();

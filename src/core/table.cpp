@@ -118,6 +118,13 @@ Table::~Table() {
     while (!entries_.empty()) entries_.pop_back();    // the last made goes first
 }
 
+Job<void> Table::close() {
+    for (std::size_t i = entries_.size(); i-- > 0;) {
+        auto step = entries_[i].target->close();
+        co_await step;
+    }
+}
+
 Job<Result<void>> Table::load() {
     if (auto fits = check_stack(); !fits) co_return fail(fits);
     for (Entry& entry : entries_) {

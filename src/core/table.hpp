@@ -40,6 +40,8 @@ class Table {
     // order; then the limits are stacked and the areas checked against the devices
     // ("vda too small for target: start=0, len=80192, dev_size=16384").
     Job<Result<void>> load();
+    // Home reactor, before it is destroyed: each target's close(), last first.
+    Job<void> close();
 
     // The entry that has the sector; it must be within size().
     Entry& at(Sector sector) noexcept {

@@ -12,6 +12,8 @@ Job<void> Target::presuspend(SuspendFlags) { co_return; }
 
 Job<void> Target::postsuspend(SuspendFlags) { co_return; }
 
+Job<void> Target::close() { co_return; }
+
 Job<Result<std::string>> Target::message(const std::vector<std::string>*) {
     co_return fail(Errc::bad_argument, "Target type does not support messages");
 }

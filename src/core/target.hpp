@@ -72,6 +72,10 @@ class Target : public Layer {
     // Nothing is under way any more: commit what must be.
     virtual Job<void> postsuspend(SuspendFlags flags);
 
+    // The last call, with nothing under way from the device: lets go what others share (a store's device), and waits for
+    // what was started here for them (copies for an origin's writes). When it completes, what the target used is free.
+    virtual Job<void> close();
+
     // --- questions ----------------------------------------------------------------------------------------------
     virtual TargetTraits traits() const { return {}; }
     virtual std::vector<TargetDevice> devices() const { return {}; }

@@ -247,14 +247,8 @@ Job<bool> Origins::claim_cow(DiskId cow) {
 }
 
 Job<void> Origins::finish(Snapshot* snapshot, bool claimed) {
-    do {
-        while (!snapshot->idle()) {
-            auto wait = snapshot->idle_signal().wait();
-            co_await wait;
-        }
-        auto stopping = snapshot->stop();
-        co_await stopping;
-    } while (!snapshot->idle());    // its last commit may have failed, and then the store is being marked
+    auto finishing = snapshot->finish();
+    co_await finishing;
     if (claimed) cows_.erase(snapshot->cow().id());
     const DiskId origin = snapshot->origin().id();
     std::erase_if(retired_, [&](const auto& s) { return s.get() == snapshot; });

@@ -52,7 +52,16 @@ Job<Result<void>> Snapshot::load() {
 
 void Snapshot::start() noexcept { store_->start(*this); }
 
-Job<void> Snapshot::stop() { return store_->stop(); }
+Job<void> Snapshot::finish() {
+    do {
+        while (!idle()) {
+            auto wait = idle_signal_.wait();
+            co_await wait;
+        }
+        auto stopping = store_->stop();
+        co_await stopping;
+    } while (!idle());    // its last commit may have failed, and then the store is being marked
+}
 
 namespace {
 // co_await of a sync of a store.

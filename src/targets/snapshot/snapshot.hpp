@@ -48,8 +48,8 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     // Makes or reads the store.
     Job<Result<void>> load();
     void start() noexcept;
-    // Nothing is under way and nothing can come: stops the store.
-    Job<void> stop();
+    // Nothing can come any more: waits for what is under way, and stops the store.
+    Job<void> finish();
     // Everything written so far is durable. The status is the store's.
     Job<IoStatus> commit();
 
@@ -90,10 +90,8 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
 
     std::string status() const;
     std::string table_words() const;
-    bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_; }
-    Signal& idle_signal() noexcept { return idle_signal_; }
-
   private:
+    bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_; }
     enum class Wait : std::uint64_t { tracked_read, fua };
     // A request that waits: for a copy of its chunk, then it is routed again; or for a commit, then it ends.
     struct QueuedIo final : Waiter {

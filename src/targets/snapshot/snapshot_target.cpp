@@ -48,6 +48,13 @@ Job<void> SnapshotTarget::postsuspend(SuspendFlags) {
     static_cast<void>(co_await committing);    // a failure has made the snapshot invalid and raised its event
 }
 
+Job<void> SnapshotTarget::close() {
+    if (!snapshot_) co_return;
+    if (snapshot_->active) snapshot_->group().deactivate(*snapshot_);
+    auto finishing = snapshot_->finish();
+    co_await finishing;
+}
+
 // "discard_zeroes_cow" is a promise: a store's device that cannot be told to zero cannot keep it.
 bool SnapshotTarget::takes_discards() const {
     return config().discard_zeroes_cow && config().cow->disk().limits().write_zeroes;

@@ -23,6 +23,7 @@ class SnapshotTarget final : public Target {
     Job<Result<void>> load() override;
     Job<Result<void>> preresume() override;
     Job<void> postsuspend(SuspendFlags flags) override;
+    Job<void> close() override;
 
     TargetTraits traits() const override;
     std::vector<TargetDevice> devices() const override;
