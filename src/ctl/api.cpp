@@ -41,10 +41,11 @@ Json paged(const Json& list, Page& page, const char* key) {
 }  // namespace
 
 Api::Api(Devices& devices, Exports& exports, std::function<void()> request_stop)
-    : devices_{devices}, exports_{exports}, request_stop_{std::move(request_stop)} {
+    : devices_{devices}, exports_{exports}, snapshots_{devices}, request_stop_{std::move(request_stop)} {
     add_device_methods();
     add_table_methods();
     add_export_methods();
+    add_snapshot_methods();
     add_daemon_methods();
 }
 
@@ -232,6 +233,48 @@ void Api::add_export_methods() {
         Page page{p};
         p.end();
         return paged(exports_.list(key), page, "uri");
+    });
+}
+
+void Api::add_snapshot_methods() {
+    add("snapshot.take", [this](Params& p) {
+        Snapshots::Request request;
+        const Json* origins = p.any("origins");
+        if (!origins || !origins->is_array() || origins->empty()) {
+            throw RpcError{rpc_code::kBadParams,
+                           R"(parameter origins is a list of {"origin":device,"snapshot":name,"cow":path})"};
+        }
+        for (const Json& each : *origins) {
+            if (!each.is_object()) throw RpcError{rpc_code::kBadParams, "an element of origins is an object"};
+            Params of_one{each};
+            request.origins.push_back(
+                {of_one.device("origin"), of_one.text_if("snapshot"), of_one.text_if("cow")});
+            of_one.end();
+        }
+        request.cow_dir = p.text_if("cow_dir");
+        if (const Json* size = p.any("size"); size && !size->is_null()) {
+            if (!size->is_string() && !size->is_number_unsigned())
+                throw RpcError{rpc_code::kBadParams,
+                               R"(parameter size is a number of bytes, or text such as "10G" or "20%")"};
+            request.size = size->is_string() ? size->get<std::string>() : to_line(*size);
+        }
+        request.chunk = p.number_if("chunk").value_or(4096);
+        const Json* persistent = p.any("persistent");
+        request.persistent = !persistent || persistent->is_null() || p.flag("persistent");
+        request.redirect = p.flag("redirect");
+        p.end();
+        return snapshots_.take(request);
+    });
+    add("snapshot.drop", [this](Params& p) {
+        const DeviceKey key = p.device("snapshot");
+        p.end();
+        return snapshots_.drop(key);
+    });
+    add("snapshot.list", [this](Params& p) {
+        const auto origin = p.device_if("origin");
+        Page page{p};
+        p.end();
+        return paged(snapshots_.list(origin), page, "snapshot");
     });
 }
 

@@ -12,6 +12,7 @@
 #include "ctl/devices.hpp"
 #include "ctl/exports.hpp"
 #include "ctl/rpc.hpp"
+#include "ctl/snapshots.hpp"
 
 namespace udm::ctl {
 
@@ -30,11 +31,13 @@ class Api final : public Service {
     void add_device_methods();
     void add_table_methods();
     void add_export_methods();
+    void add_snapshot_methods();
     void add_daemon_methods();
     Json info(const Record& record) const;
 
     Devices& devices_;
     Exports& exports_;
+    Snapshots snapshots_;
     std::function<void()> request_stop_;
     std::map<std::string, Handler, std::less<>> methods_;
     const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();

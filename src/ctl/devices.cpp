@@ -59,9 +59,14 @@ void Devices::remove_locked(const RecordPtr& record) {
         registry_.undo_removal(*record);
         throw;
     }
+    std::string table;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (record->live) table = text_of_lines(record->live->lines);
+    }
     destroy_step(*record);
     publish(*record, "removed");
-    log_info(record->name, "removed");
+    log_info(record->name, "removed; its table was: {}", table.empty() ? "none" : table);
 }
 
 bool Devices::remove(const DeviceKey& key, bool deferred, bool force) {
@@ -89,7 +94,8 @@ void Devices::remove_later(RecordPtr record) {
         const std::lock_guard operation{record->operation};
         {
             const std::lock_guard lock{registry_.mutex};
-            if (!record->deferred_remove || record->gone || record->table_opens != 0 || record->exports != 0)
+            if (!(record->deferred_remove || record->internal) || record->gone || record->table_opens != 0 ||
+                record->exports != 0)
                 return;
         }
         try {
@@ -135,17 +141,16 @@ void Devices::replace_by_error(const RecordPtr& record) {
 RecordPtr Devices::rename(const DeviceKey& key, const std::string& new_name) {
     const auto [record, operation] = lock(key);
     const std::string old_name = name_of(*record);
-    registry_.rename(*record, new_name);
+    rename_step(*record, new_name);
     try {
         commit({change_of(*record)});
     } catch (const Failure&) {
-        registry_.rename(*record, old_name);
+        rename_step(*record, old_name);
         throw;
     }
     const Located at = locate(*record);
     if (at.device) {
         run_on(host_.env(at.home).reactor, [&] {
-            at.device->rename(new_name);
             if (at.device->live()) at.device->raise(EventKind::table, "renamed");
         });
     }
@@ -218,6 +223,16 @@ RecordPtr Devices::resume(const DeviceKey& key) {
 
 RecordPtr Devices::load(const DeviceKey& key, const std::vector<TableLine>& lines, bool read_only) {
     const auto [record, operation] = lock(key);
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (record->still && record->table_opens != 0 && !read_only) {
+            throw Failure{
+                Errc::not_permitted,
+                fmt::format("{} is a still image that a volume stands on: it takes read-only tables only",
+                            record->name),
+                record->name};
+        }
+    }
     load_step(record, lines, read_only);
     publish(*record, "table", "loaded");
     return record;

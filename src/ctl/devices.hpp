@@ -76,6 +76,7 @@ class Devices {
     void load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
                    const std::map<std::string, std::uint32_t>& known_minors = {});
     void clear_step(Record& record);
+    void rename_step(Record& record, const std::string& name);
     void suspend_step(Record& record, SuspendFlags flags);
     // Swaps the tables if there is an inactive one; on an error the record says what came of it.
     void resume_step(const RecordPtr& record);
@@ -139,6 +140,7 @@ class Devices {
     Registry registry_;
     std::mutex making_;  // of Device objects
     std::atomic<bool> stopping_ = false;
+    std::atomic<bool> any_held_ = false;  // since the start, so that nobody looks for them in vain
     mutable std::mutex warnings_mutex_;
     std::vector<std::string> warnings_;
 };

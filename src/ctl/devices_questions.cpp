@@ -17,7 +17,7 @@ Json Devices::info(const Record& record) const {
                  {"major", kMajor},
                  {"minor", record.minor},
                  {"state", record.suspended ? "suspended" : "active"},
-                 {"read_only", record.live && record.live->read_only},
+                 {"read_only", record.still || (record.live && record.live->read_only)},
                  {"live_table", record.live.has_value()},
                  {"inactive_table", record.inactive.has_value()},
                  {"open_count", record.table_opens + record.exports},
@@ -28,7 +28,8 @@ Json Devices::info(const Record& record) const {
                  {"size", record.size.v},
                  {"home", nullptr},
                  {"held_because", nullptr},
-                 {"settings", record.settings}};
+                 {"settings", record.settings},
+                 {"internal", record.internal}};
     if (record.device) info["home"] = record.home;
     if (!record.held_because.empty()) info["held_because"] = record.held_because;
     return info;

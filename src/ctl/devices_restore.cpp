@@ -85,6 +85,7 @@ void Devices::restore() {
             record->settings = value.value("settings", Json::object());
             record->snapshot = value.value("snapshot", Json{});
             record->internal = value.value("internal", false);
+            record->still = value.value("still", false);
             record->deferred_remove = value.value("deferred", false);
             record->stale_because = value.value("stale", std::string{});
             if (value.contains("table")) {
@@ -146,6 +147,7 @@ std::vector<RecordPtr> Devices::in_order(const std::vector<RecordPtr>& records) 
 }
 
 void Devices::bring_up(const std::vector<RecordPtr>& held) {
+    if (!held.empty()) any_held_ = true;
     for (const RecordPtr& record : in_order(held)) {
         const std::lock_guard operation{record->operation};
         {

@@ -126,6 +126,7 @@ State::Change Devices::change_of(const Record& record, bool resumed) const {
     if (!record.settings.empty()) value["settings"] = record.settings;
     if (!record.snapshot.is_null()) value["snapshot"] = record.snapshot;
     if (record.internal) value["internal"] = true;
+    if (record.still) value["still"] = true;
     if (record.deferred_remove) value["deferred"] = true;
     if (!record.stale_because.empty()) value["stale"] = record.stale_because;
     return {fmt::format("device/{}", record.minor), std::move(value)};
@@ -296,6 +297,12 @@ void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& l
     record->inactive = SlotText{lines, read_only, opener.minors()};
 }
 
+void Devices::rename_step(Record& record, const std::string& name) {
+    registry_.rename(record, name);
+    const Located at = locate(record);
+    if (at.device) run_on(host_.env(at.home).reactor, [&] { at.device->rename(name); });
+}
+
 void Devices::clear_step(Record& record) {
     const Located at = locate(record);
     if (at.device) run_on(host_.env(at.home).reactor, [&] { at.device->clear_inactive(); });
@@ -327,7 +334,7 @@ void Devices::resume_step(const RecordPtr& record) {
                           fmt::format("{} has no table to resume with: load one first", name), name};
         return;
     }
-    mark_snapshots_stale(*record, coming);
+    if (any_held_) mark_snapshots_stale(*record, coming);
     auto resumed = call_on(host_.env(at.home).reactor, [&] { return at.device->resume(); });
     update_after_resume(record);
     must(std::move(resumed), name);

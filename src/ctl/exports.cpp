@@ -34,8 +34,10 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
     uri.address.mode = request.mode;
     uri.address.group = request.group;
     Registry& registry = devices_.registry();
+    bool read_only = false;
     {
         const std::lock_guard lock{registry.mutex};
+        read_only = request.read_only || record->still || (record->live && record->live->read_only);
         if (!record->live)
             throw Failure{Errc::bad_argument,
                           fmt::format("{} has no table yet, so there is nothing to serve", name), name};
@@ -48,12 +50,11 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
             const std::lock_guard lock{registry.mutex};
             home = record->home;
         }
-        return must(server_->serve({.address = uri.address,
-                                    .name = uri.name,
-                                    .description = name,
-                                    .read_only = request.read_only},
-                                   device, home),
-                    name);
+        return must(
+            server_->serve(
+                {.address = uri.address, .name = uri.name, .description = name, .read_only = read_only},
+                device, home),
+            name);
     } catch (...) {
         registry.export_opened(*record, -1);
         throw;

@@ -61,6 +61,7 @@ class Record {
     std::optional<SlotText> kept;  // the table it had then, while it is held
     Json settings = Json::object();
     Json snapshot;          // what snapshot.take noted about a snapshot; null otherwise
+    bool still = false;     // a still image that a redirected volume stands on: nobody writes it
     bool internal = false;  // made by snapshot.take, not by a user
 
     // --- home reactor

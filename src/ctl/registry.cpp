@@ -199,7 +199,8 @@ void Registry::open(Record& upper, const RecordPtr& lower) {
 }
 
 bool Registry::unused_and_deferred(const Record& record) {
-    return record.deferred_remove && !record.gone && record.table_opens == 0 && record.exports == 0;
+    return (record.deferred_remove || record.internal) && !record.gone && record.table_opens == 0 &&
+           record.exports == 0;
 }
 
 bool Registry::close(Record& upper, Record& lower) {

@@ -1,0 +1,165 @@
+#include "ctl/snapshots.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <set>
+
+#include "base/parse.hpp"
+#include "ctl/cow_file.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/log.hpp"
+#include "ctl/taking.hpp"
+
+namespace udm::ctl {
+
+Json Snapshots::take(const Request& request) {
+    const std::lock_guard taking{one_at_a_time_};
+    Taking story{devices_, request};
+    return story.run();
+}
+
+// One snapshot's line of the list.
+namespace {
+struct Listed {
+    RecordPtr snapshot;  // what the user calls the snapshot
+    RecordPtr store;     // the device whose target has the store
+    Json noted;
+};
+
+Json describe_status(const std::string& text) {
+    Json entry = {{"allocated", nullptr}, {"total", nullptr}, {"metadata", nullptr}};
+    if (text == "Invalid") {
+        entry["state"] = "invalid";
+    } else if (text == "Overflow") {
+        entry["state"] = "overflow";
+    } else {
+        const std::size_t slash = text.find('/'), space = text.find(' ');
+        const auto part = [&](std::size_t from, std::size_t to) -> Json {
+            const auto number = parse_u64(std::string_view{text}.substr(from, to - from));
+            return number ? Json(*number) : Json(nullptr);
+        };
+        entry["state"] = slash == std::string::npos ? "held" : "active";
+        if (slash != std::string::npos && space != std::string::npos) {
+            entry["allocated"] = part(0, slash);
+            entry["total"] = part(slash + 1, space);
+            entry["metadata"] = part(space + 1, text.size());
+        }
+    }
+    return entry;
+}
+}  // namespace
+
+Json Snapshots::list(const std::optional<DeviceKey>& origin) const {
+    Registry& registry = devices_.registry();
+    const RecordPtr wanted = origin ? registry.find(*origin) : nullptr;
+    Json list = Json::array();
+    for (const RecordPtr& record : registry.all()) {
+        Json noted;
+        std::string name, base, cow, held;
+        std::uint64_t chunk_sectors = 0;
+        {
+            const std::lock_guard lock{registry.mutex};
+            noted = record->snapshot;
+            name = record->name;
+            held = record->held_because;
+            const auto& slot = record->live ? record->live : record->kept;
+            if (slot && slot->lines.size() == 1 && slot->lines[0].type == "snapshot") {
+                base = snapshot_base(slot->lines[0]);
+                cow = snapshot_cow(slot->lines[0]);
+                const auto words = words_of(slot->lines[0]);
+                if (words.size() > 3) chunk_sectors = parse_u64(words[3]).value_or(0);
+            }
+        }
+        // A layer is listed under the name of the still image it stands on.
+        if (noted.is_object() && noted.contains("layer_of")) continue;
+        const bool is_still = noted.is_object() && noted.value("redirect", false);
+        if (!is_still && cow.empty() && noted.is_null()) continue;
+        RecordPtr store = record;
+        if (is_still) {
+            DeviceKey layer;
+            layer.minor = noted.value("layer", 0u);
+            store = registry.try_find(layer);
+            Json layer_noted;
+            if (store) {
+                const std::lock_guard lock{registry.mutex};
+                layer_noted = store->snapshot;
+            }
+            cow = layer_noted.is_object() ? layer_noted.value("cow", "") : "";
+        } else if (noted.is_object()) {
+            cow = noted.value("cow", cow);
+        }
+        RecordPtr source;
+        if (noted.is_object() && noted.contains("origin")) {
+            DeviceKey key;
+            key.minor = noted["origin"].get<std::uint32_t>();
+            source = registry.try_find(key);
+        }
+        if (wanted && source != wanted) continue;
+        std::string text;
+        if (store) {
+            DeviceKey key;
+            key.minor = store->minor;
+            const Json lines = devices_.status(key, false);
+            if (!lines.empty() && lines[0]["type"] == "snapshot") text = lines[0]["text"].get<std::string>();
+        }
+        Json entry = describe_status(text);
+        if (!held.empty()) entry["state"] = "held";
+        entry["snapshot"] = name;
+        entry["origin"] = source         ? Json(devices_.name_of(*source))
+                          : base.empty() ? Json(nullptr)
+                                         : Json(base);
+        entry["cow"] = cow.empty() ? Json(nullptr) : Json(cow);
+        entry["chunk"] = noted.is_object() && noted.contains("chunk")
+                             ? noted["chunk"]
+                             : Json(to_bytes(Sectors{chunk_sectors}));
+        entry["taken"] = noted.is_object() ? noted.value("taken", Json{}) : Json{};
+        entry["redirect"] = is_still;
+        list.push_back(std::move(entry));
+    }
+    return list;
+}
+
+Json Snapshots::drop(const DeviceKey& key) {
+    const std::lock_guard taking{one_at_a_time_};
+    Registry& registry = devices_.registry();
+    const RecordPtr record = registry.find(key);
+    const std::string name = devices_.name_of(*record);
+    Json noted;
+    bool is_snapshot = false;
+    {
+        const std::lock_guard lock{registry.mutex};
+        noted = record->snapshot;
+        const auto& slot = record->live ? record->live : record->kept;
+        is_snapshot = slot && std::any_of(slot->lines.begin(), slot->lines.end(),
+                                          [](const TableLine& line) { return line.type == "snapshot"; });
+    }
+    if (noted.is_null() && !is_snapshot)
+        throw Failure{Errc::bad_argument,
+                      fmt::format("{} is no snapshot; `udm remove` removes devices", name), name};
+    if (noted.is_object() && noted.value("redirect", false)) {
+        const auto users = registry.users_of(*record);
+        if (!users.empty()) {
+            throw Failure{Errc::busy,
+                          fmt::format("{} is the base of {}: to drop it, what was written since would have "
+                                      "to be merged down into it, which this version cannot do",
+                                      name, users[0]),
+                          name};
+        }
+    }
+    devices_.remove(key, false, false);
+    Json cow = nullptr;
+    if (noted.is_object() && noted.value("made", false)) {
+        const std::string path = noted.value("cow", "");
+        if (::unlink(path.c_str()) == 0) cow = path;
+        devices_.lost_stores().forget_words(quote_word(path));
+    }
+    log_info(name, "snapshot dropped");
+    return {{"dropped", name}, {"cow", cow}};
+}
+
+}  // namespace udm::ctl

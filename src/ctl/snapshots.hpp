@@ -1,0 +1,54 @@
+// Snapshots of live volumes, the whole dance (docs/protocol.md, snapshot.*; decision 24).
+//
+// A volume becomes an origin the first time: if its table is one `linear DEVICE 0`, it is replaced by
+// `snapshot-origin DEVICE`; any other table moves to a device of its own, NAME-real, and the volume becomes
+// `snapshot-origin udm:NAME-real`. A snapshot is `snapshot DEVICE COW P CHUNK` beside it.
+//
+// A redirected volume is `linear udm:NAME-live 0` over NAME-live, `snapshot STILL COW P CHUNK`, where STILL
+// is the snapshot taken: the volume's former table, read-only, or the former NAME-live under a new name.
+// Tables with a store in them never move; names do.
+//
+// Order: the stores are made and read in, and the state says how things will be, before the volumes stop;
+// then all stop, are switched and go on. A crash after the state was written makes the snapshot's moment the
+// crash: nobody was told of another. What fails is taken back.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ctl/devices.hpp"
+
+namespace udm::ctl {
+
+class Snapshots {
+  public:
+    explicit Snapshots(Devices& devices) : devices_{devices} {}
+
+    struct Wanted {
+        DeviceKey origin;
+        std::optional<std::string> snapshot;  // the new name
+        std::optional<std::string> cow;       // a path to be made, or a blank device
+    };
+    struct Request {
+        std::vector<Wanted> origins;
+        std::optional<std::string> cow_dir;
+        std::optional<std::string> size;  // bytes, with a unit, or a percentage of the origin
+        std::uint64_t chunk = 4096;       // bytes
+        bool persistent = true;
+        bool redirect = false;
+    };
+    // All throw Failure.
+    Json take(const Request& request);
+    Json drop(const DeviceKey& key);
+    Json list(const std::optional<DeviceKey>& origin) const;
+
+  private:
+    class Taking;
+    Devices& devices_;
+    std::mutex one_at_a_time_;  // a take locks several devices
+};
+
+}  // namespace udm::ctl
