@@ -482,7 +482,7 @@ TEST_P(ListenerContract, MayBeEndedFromItsOwnReactorAndHandler) {
     } handler;
     auto listener = engine().network(0).listen({.path = path}, handler);
     ASSERT_TRUE(listener);
-    handler.listener = std::move(*listener);
+    on(reactor(), [&] { handler.listener = std::move(*listener); });
     const int fd = connect_unix(path);
     handler.over.get_future().get();
     EXPECT_LT(connect_unix(path), 0);
