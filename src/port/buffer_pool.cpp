@@ -51,16 +51,19 @@ void BufferPool::give(std::byte* buffer, std::size_t bytes) noexcept {
     const unsigned size_class = class_of(bytes);
     ASSERT(bytes_out_ >= kSmallest << size_class);
     bytes_out_ -= kSmallest << size_class;
+    if (kSmallest << size_class >= kTrimmed) trimmable_ = true;
     auto* free = reinterpret_cast<Free*>(buffer);
     free->next = free_[size_class];
     free_[size_class] = free;
 }
 
 void BufferPool::trim() noexcept {
+    trimmable_ = false;
     for (unsigned c = class_of(kTrimmed); c < kClasses; ++c) {
         for (Free* free = free_[c]; free; free = free->next) {
             // All but the first page, which holds the link.
-            ::madvise(reinterpret_cast<std::byte*>(free) + kSmallest, (kSmallest << c) - kSmallest, MADV_DONTNEED);
+            ::madvise(reinterpret_cast<std::byte*>(free) + kSmallest, (kSmallest << c) - kSmallest,
+                      MADV_DONTNEED);
         }
     }
 }
