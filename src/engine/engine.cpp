@@ -25,7 +25,7 @@ void raise_file_limit(EngineShared& shared) {
     files.rlim_cur = files.rlim_max;
     if (::setrlimit(RLIMIT_NOFILE, &files) != 0) {
         shared.warn(fmt::format("the limit of open files stays where it is: {}", std::strerror(errno)));
-    } else if (files.rlim_max < 65536) {
+    } else if (files.rlim_max < 16384) {
         shared.warn(fmt::format("at most {} files may be open (`ulimit -Hn`)", files.rlim_max));
     }
 }

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <future>
 
 #include "engine/file_request.hpp"
@@ -111,6 +112,16 @@ Result<void> Loop::launch(unsigned index) {
     return opened;
 }
 
+// Gives large unused buffers' pages back a while after they were used; returns when to look again.
+Nanoseconds Loop::trim_buffers() noexcept {
+    const Nanoseconds time = now();
+    if (trim_at_ == 0) trim_at_ = time + kTrimAfter;
+    if (time < trim_at_) return trim_at_;
+    buffers().trim();
+    trim_at_ = 0;
+    return kForever;
+}
+
 void Loop::run() noexcept {
     for (;;) {
         take_remote();
@@ -120,7 +131,9 @@ void Loop::run() noexcept {
             !remote_pending_.load(std::memory_order_acquire)) {
             break;
         }
-        turn(!has_ready(), has_timers() ? next_deadline() : kForever);
+        Nanoseconds deadline = has_timers() ? next_deadline() : kForever;
+        if (buffers().trimmable()) deadline = std::min(deadline, trim_buffers());
+        turn(!has_ready(), deadline);
     }
     timespec t;
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);

@@ -81,13 +81,16 @@ class Loop : public Reactor {
 
   private:
     static constexpr unsigned kBudget = 256;
+    static constexpr Nanoseconds kTrimAfter = 5 * kSecond;
     void run() noexcept;
     void take_remote() noexcept;
+    Nanoseconds trim_buffers() noexcept;
     void signal() noexcept;
 
     EngineShared& shared_;
     std::unique_ptr<FileRequests> file_requests_;
     const int wake_fd_;
+    Nanoseconds trim_at_ = 0;  // 0: nothing to trim
     List<Leftover> leftovers_;
     std::atomic<bool> stopping_{false};
 

@@ -9,8 +9,8 @@
 namespace udm {
 namespace {
 
-// Freeing this much takes a fraction of a millisecond; more is left to a helper thread.
-constexpr std::uint64_t kClearInPlaceMax = std::uint64_t{2} << 20;
+// Copying this much, or freeing its pages, takes a tenth of a millisecond; more is left to a helper thread.
+constexpr std::uint64_t kInPlaceMax = std::uint64_t{1} << 20;
 
 void* reserve(std::uint64_t bytes) {
     void* memory =
@@ -125,51 +125,60 @@ void RamDisk::submit(Io& io) noexcept {
     const std::uint64_t bytes = to_bytes(io.extent.length);
     switch (io.op) {
         case Op::read:
-            io.buffers.copy_from(memory_->data() + offset, bytes);
             break;
+        // On the loop, before the pages change: a write that follows a clear shows as data, whichever is done
+        // first.
         case Op::write:
             memory_->touch(offset, bytes);
-            io.buffers.copy_to(memory_->data() + offset, bytes);
             break;
         case Op::discard:
         case Op::write_zeroes:
-            return clear(io);
+            memory_->forget(offset, bytes);
+            break;
         case Op::extent_status: {
             bool touched = false;
-            // Sectors are smaller than pages: the last one is whole.
             const Sectors length = whole_sectors(memory_->alike(offset, bytes, touched));
             io.answer = {length, !touched, !touched};
-            break;
+            return loop_.complete_later(io, IoStatus::ok);
         }
         case Op::flush:
             UNREACHABLE();
     }
+    if (bytes > kInPlaceMax) return loop_.start(helper_calls_.take(*this, io));
+    serve(io);
     loop_.complete_later(io, IoStatus::ok);
 }
 
-void RamDisk::clear(Io& io) noexcept {
+void RamDisk::serve(Io& io) noexcept {
     const std::uint64_t offset = to_bytes(io.extent.first);
     const std::uint64_t bytes = to_bytes(io.extent.length);
-    // no_hole is kept in the only sense it has here: memory is never short of room that was promised.
-    memory_->forget(offset, bytes);
-    if (bytes <= kClearInPlaceMax) {
-        memory_->clear(offset, bytes);
-        return loop_.complete_later(io, IoStatus::ok);
+    switch (io.op) {
+        case Op::read:
+            return io.buffers.copy_from(memory_->data() + offset, bytes);
+        case Op::write:
+            return io.buffers.copy_to(memory_->data() + offset, bytes);
+        // no_hole needs no care: memory was never promised.
+        case Op::discard:
+        case Op::write_zeroes:
+            return memory_->clear(offset, bytes);
+        case Op::flush:
+        case Op::extent_status:
+            break;
     }
-    loop_.start(clear_calls_.take(*this, io));
+    UNREACHABLE();
 }
 
-RamDisk::ClearCall::ClearCall(RamDisk& disk, Io& io) noexcept : disk_{disk}, io_{io} { kind = Kind::call; }
+RamDisk::HelperCall::HelperCall(RamDisk& disk, Io& io) noexcept : disk_{disk}, io_{io} { kind = Kind::call; }
 
-int RamDisk::ClearCall::call() noexcept {
-    disk_.memory_->clear(to_bytes(io_.extent.first), to_bytes(io_.extent.length));
+int RamDisk::HelperCall::call() noexcept {
+    disk_.serve(io_);
     return 0;
 }
 
-void RamDisk::ClearCall::done(int) noexcept {
+void RamDisk::HelperCall::done(int) noexcept {
     RamDisk& disk = disk_;
     Io& io = io_;
-    disk.clear_calls_.give(*this);
+    disk.helper_calls_.give(*this);
     disk.loop_.complete_later(io, IoStatus::ok);
 }
 

@@ -50,10 +50,10 @@ class RamDisk final : public Disk {
     const Limits& limits() const noexcept override { return limits_; }
 
   private:
-    // Frees many pages on a helper thread.
-    class ClearCall final : public Operation {
+    // What takes long is done by a helper thread.
+    class HelperCall final : public Operation {
       public:
-        ClearCall(RamDisk& disk, Io& io) noexcept;
+        HelperCall(RamDisk& disk, Io& io) noexcept;
         int call() noexcept override;
         void done(int n) noexcept override;
 
@@ -62,12 +62,12 @@ class RamDisk final : public Disk {
         Io& io_;
     };
 
-    void clear(Io& io) noexcept;
+    void serve(Io& io) noexcept;  // reads, writes and clears; any thread
 
     Loop& loop_;
     const std::shared_ptr<Memory> memory_;
     Limits limits_;
-    Pool<ClearCall> clear_calls_{8};
+    Pool<HelperCall> helper_calls_{8};
 };
 
 }  // namespace udm
