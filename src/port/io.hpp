@@ -6,8 +6,8 @@
 
 #include <sys/uio.h>
 
-#include <array>
 #include <cstdint>
+#include <memory>
 
 #include "base/intrusive.hpp"
 #include "base/status.hpp"
@@ -110,6 +110,8 @@ class Layer {
 
 class Io : public ListHook {
   public:
+    Io() noexcept {}
+    ~Io() {}
     static constexpr unsigned kDepthMax = 8;
     // What one mapped device may push: itself and its target. Core checks that there is room.
     static constexpr unsigned kFramesPerDevice = 3;
@@ -129,7 +131,7 @@ class Io : public ListHook {
     }
     void push(Layer& layer, std::uint64_t a = 0, std::uint64_t b = 0) noexcept {
         ASSERT(depth_ < kDepthMax);
-        frames_[depth_++] = Frame{&layer, extent, a, b};
+        std::construct_at(&frames_[depth_++], Frame{&layer, extent, a, b});
     }
     // Hands the request up by one frame. Never called from inside submit(): a disk queues completions with
     // Reactor::complete_later; on_complete handlers may call it directly.
@@ -156,7 +158,10 @@ class Io : public ListHook {
   private:
     iovec own_segment_{};
     std::uint8_t depth_ = 0;
-    std::array<Frame, kDepthMax> frames_;
+    // Begin their lives in push(): a request that few layers look at does not pay for the other frames.
+    union {
+        Frame frames_[kDepthMax];
+    };
 };
 
 }  // namespace udm
