@@ -51,20 +51,46 @@ unsigned Device::levels() const noexcept {
     return 1 + (live < inactive ? inactive : live);
 }
 
+// Nearly all requests: plain, in the line that the last one was in, in one piece. All checks are here; what fails one
+// is looked at again by those below.
 void Device::submit(Io& io) noexcept {
-    if (!open_) [[unlikely]] {
-        hold_back(io);
+    if (fast_) [[likely]] {
+        Table::Entry& entry = live_->hint();
+        if (passes(entry, io)) [[likely]] {
+            DeviceCounters::PerOp& of_op = counter(io.op);
+            ++of_op.requests;
+            of_op.sectors += io.extent.length.v;
+            ++counters_.in_flight;
+            send(entry, io);
+            return;
+        }
+    }
+    submit_slowly(io);
+}
+
+// True: it lies in this line, is allowed and aligned, and goes down as it is.
+inline bool Device::passes(Table::Entry& entry, const Io& io) noexcept {
+    const std::uint64_t offset = io.extent.first.v - entry.extent.first.v;    // huge if it lies before
+    const std::uint64_t length = io.extent.length.v;
+    if (offset >= entry.extent.length.v || length - 1 >= entry.extent.length.v - offset) return false;    // 0 - 1 is huge
+    if (length > entry.plain[static_cast<std::size_t>(io.op)]) return false;
+    if (((io.extent.first.v | length) & block_mask_) != 0) return false;
+    if (io.frames_left() < Io::kFramesPerDevice) return false;
+    return entry.traits.takes_whole || entry.target->fits(io) >= io.extent.length;
+}
+
+inline void Device::send(Table::Entry& entry, Io& io, std::uint64_t asked) noexcept {
+    io.push(*this, packed(io), asked);
+    io.copy = 0;
+    if (asked != 0) io.extent.length = {asked};
+    if (Disk* disk = entry.target->map(io).disk()) disk->submit(io);
+}
+
+void Device::submit_slowly(Io& io) noexcept {
+    if (open_) {
+        start(io);
         return;
     }
-    start(io);
-}
-
-void Device::Door::submit(Io& io) noexcept {
-    ++device_.counters_.in_flight;
-    device_.dispatch(io);
-}
-
-void Device::hold_back(Io& io) noexcept {
     ASSERT(env_.reactor.is_current());
     if (lifecycle_.state() == Lifecycle::State::detached) {
         env_.reactor.complete_later(io, IoStatus::removed);
@@ -74,10 +100,15 @@ void Device::hold_back(Io& io) noexcept {
     ++counters_.held_back;
 }
 
+void Device::Door::submit(Io& io) noexcept {
+    ++device_.counters_.in_flight;
+    device_.dispatch(io);
+}
+
 void Device::start(Io& io) noexcept {
     DeviceCounters::PerOp& of_op = counter(io.op);
     ++of_op.requests;
-    if (const IoStatus refused = refusal(io); refused != IoStatus::ok) [[unlikely]] {
+    if (const IoStatus refused = refusal(io); refused != IoStatus::ok) {
         ++of_op.errors;
         env_.reactor.complete_later(io, refused);
         return;
@@ -93,80 +124,54 @@ IoStatus Device::refusal(const Io& io) const noexcept {
     const std::uint64_t first = io.extent.first.v;
     const std::uint64_t length = io.extent.length.v;
     if (length == 0 || first >= limits.size.v || length > limits.size.v - first) return IoStatus::invalid;
-    if (((first | length) & (limits.logical_block / kSectorSize - 1)) != 0) return IoStatus::invalid;
+    if (((first | length) & block_mask_) != 0) return IoStatus::invalid;
     if (limits.read_only && io.is_write()) return IoStatus::io_error;
     return IoStatus::ok;
 }
 
 // Counted as in flight by the caller; admitted and in range.
 void Device::dispatch(Io& io) noexcept {
-    if (io.op == Op::flush) [[unlikely]] {
+    if (io.op == Op::flush) {
         unflushed_ = false;
         Table::Entry& only = live_->entries().front();
-        if (live_->entries().size() != 1 || only.traits.flush_copies != 1 || io.frames_left() < Io::kFramesPerDevice) {
+        if (live_->entries().size() == 1 && only.traits.flush_copies == 1 && io.frames_left() >= Io::kFramesPerDevice) {
+            send(only, io);
+        } else {
             start_fan(io, true, false, true);
-            return;
         }
-        io.push(*this, packed(io));
-        io.copy = 0;
-        route(only, io);
         return;
     }
     Table::Entry& entry = live_->at(io.extent.first);
-    if (!goes_in_one_piece(entry, io)) [[unlikely]] {
-        start_fan(io, true, false, true);
+    if (io.op == Op::extent_status && io.frames_left() >= Io::kFramesPerDevice) {
+        // Never cut in two: the answer is about the first piece, and the asker asks on.
+        const Extent whole = io.extent;
+        io.extent = clipped_to(io.extent, entry.extent);
+        const Sectors taken = entry.traits.takes_whole ? io.extent.length : entry.target->fits(io);
+        const Sectors piece = first_piece(io.extent.length, taken, {});
+        io.extent = whole;
+        send(entry, io, piece.v);
         return;
     }
-    if (io.op == Op::extent_status) [[unlikely]] {
-        // Never cut in two: the answer is about the first piece, and the asker asks on.
-        const Extent part = clipped_to(io.extent, entry.extent);
-        const Extent asked = io.extent;
-        io.extent = part;
-        const Sectors piece = entry.traits.takes_whole ? part.length
-                                                       : first_piece(part.length, entry.target->fits(io), {});
-        io.extent = asked;
-        io.push(*this, packed(io), piece.v);
-        io.extent.length = piece;
+    const bool split_anyway = splits_early_ && env_.random.chance(1, 4);
+    if (!split_anyway && passes(entry, io)) {
+        send(entry, io);
     } else {
-        io.push(*this, packed(io));
+        start_fan(io, true, false, true);
     }
-    io.copy = 0;
-    route(entry, io);
-}
-
-bool Device::goes_in_one_piece(Table::Entry& entry, const Io& io) noexcept {
-    if (io.frames_left() < Io::kFramesPerDevice) [[unlikely]] return false;
-    if (io.op == Op::extent_status) return true;
-    if (io.extent.end() > entry.extent.end()) return false;
-    switch (io.op) {
-        case Op::read:
-        case Op::write: {
-            const Sectors longest = live_->limits().max_transfer;
-            if (longest && io.extent.length > longest) return false;
-            break;
-        }
-        case Op::discard:
-            if (entry.traits.discard_copies != 1) return false;
-            break;
-        case Op::write_zeroes:
-            if (!entry.traits.zeroes_natively) return false;
-            break;
-        case Op::flush:
-        case Op::extent_status: break;
-    }
-    if (splits_early_ && env_.random.chance(1, 4)) [[unlikely]] return false;
-    return entry.traits.takes_whole || entry.target->fits(io) >= io.extent.length;
-}
-
-void Device::route(Table::Entry& entry, Io& io) noexcept {
-    if (Disk* disk = entry.target->map(io).disk()) disk->submit(io);
 }
 
 void Device::on_complete(Io& io, Frame& frame) noexcept {
     unpack(io, frame.a);
-    if (io.op == Op::extent_status) [[unlikely]] {
+    if (io.status == IoStatus::ok && (io.op == Op::read || io.op == Op::write)) [[likely]] {
+        unflushed_ |= io.op == Op::write;
+        ASSERT(counters_.in_flight > 0);
+        if (--counters_.in_flight == 0) idle_signal_.notify_all();
+        io.complete(IoStatus::ok);
+        return;
+    }
+    if (io.op == Op::extent_status) {
         settle_answer(io, {frame.b});
-    } else if (io.status == IoStatus::unsupported && io.op == Op::write_zeroes && !io.flags.fast_only) [[unlikely]] {
+    } else if (io.status == IoStatus::unsupported && io.op == Op::write_zeroes && !io.flags.fast_only) {
         start_fan(io, true, true, false);
         return;
     }
@@ -222,6 +227,7 @@ bool Device::wrote_something() noexcept {
 
 // Lets go what was held back, in the order in which it came.
 void Device::release() noexcept {
+    block_mask_ = limits().logical_block / kSectorSize - 1;    // the table may be a new one
     while (lifecycle_.admits()) {
         Io* io = requeued_.pop_front_or_null();
         if (!io) io = held_back_.pop_front_or_null();
@@ -234,6 +240,7 @@ void Device::release() noexcept {
 
 void Device::update_open() noexcept {
     open_ = lifecycle_.admits() && requeued_.empty() && held_back_.empty();
+    fast_ = open_ && !splits_early_;
 }
 
 }  // namespace udm

@@ -140,12 +140,12 @@ class Device final : public Disk, public DeviceEvents, private Layer {
 
     // device.cpp
     void on_complete(Io& io, Frame& frame) noexcept override;
-    void hold_back(Io& io) noexcept;
+    bool passes(Table::Entry& entry, const Io& io) noexcept;
+    void send(Table::Entry& entry, Io& io, std::uint64_t asked = 0) noexcept;
+    void submit_slowly(Io& io) noexcept;
     void start(Io& io) noexcept;
     IoStatus refusal(const Io& io) const noexcept;
     void dispatch(Io& io) noexcept;
-    bool goes_in_one_piece(Table::Entry& entry, const Io& io) noexcept;
-    static void route(Table::Entry& entry, Io& io) noexcept;
     static void settle_answer(Io& io, Sectors asked) noexcept;
     void finish(Io& io, IoStatus status, bool inside_submit) noexcept;
     bool wrote_something() noexcept;
@@ -173,10 +173,12 @@ class Device final : public Disk, public DeviceEvents, private Layer {
     static constexpr unsigned kFanWidth = 32;    // children of one request under way at a time
 
     Env& env_;
+    bool fast_ = false;    // open, and nobody wants pieces where there need be none
     bool open_ = false;    // requests go down at once: admitted, and none held back before them
     bool fresh_ = true;    // never suspended by anybody, never with a table
     bool unflushed_ = false;    // something was written since the last flush began
     bool busy_ = false;         // suspend, resume, detach or a message is under way
+    std::uint64_t block_mask_ = 0;    // sectors of a logical block, less one
     const bool splits_early_;    // the simulated world wants more pieces
     const unsigned fan_width_;
     IoStatus owed_flush_error_{IoStatus::ok};

@@ -113,7 +113,7 @@ void Device::issue_piece(Fan& fan) noexcept {
         fan.rest.length -= fan.piece;
     }
     ++fan.under_way;
-    route(entry, child);
+    if (Disk* disk = entry.target->map(child).disk()) disk->submit(child);
 }
 
 void Device::issue_flush(Fan& fan) noexcept {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -78,7 +79,7 @@ Result<Table::Entry> Table::make_entry(const TableLine& line, TableMode mode, co
                                                         prefix, line.type, used.device->words()));
         }
     }
-    return Entry{{line.begin, line.length}, type, {}, std::move(*target)};
+    return Entry{{line.begin, line.length}, type, {}, std::move(*target), {}};
 }
 
 Result<std::unique_ptr<Table>> Table::build(std::span<const TableLine> lines, TableMode mode, const Context& context) {
@@ -168,7 +169,22 @@ Result<void> Table::stack_limits() {
     limits_.size = size_;
     limits_.read_only = mode_ == TableMode::read_only;
     limits_.write_zeroes = true;    // core writes zeroes where nothing below can
+    settle_plain();
     return check_alignment();
+}
+
+void Table::settle_plain() noexcept {
+    constexpr std::uint32_t kAny = std::numeric_limits<std::uint32_t>::max();
+    const std::uint64_t longest = limits_.max_transfer ? limits_.max_transfer.v : kAny;
+    const auto transfer = static_cast<std::uint32_t>(std::min<std::uint64_t>(longest, kAny));
+    for (Entry& entry : entries_) {
+        const auto plain = [&entry](Op op) -> std::uint32_t& { return entry.plain[static_cast<std::size_t>(op)]; };
+        plain(Op::read) = transfer;
+        if (limits_.read_only) continue;
+        plain(Op::write) = transfer;
+        plain(Op::discard) = entry.traits.discard_copies == 1 ? kAny : 0;
+        plain(Op::write_zeroes) = entry.traits.zeroes_natively ? kAny : 0;
+    }
 }
 
 // What one line offers, from its devices and its target. Settles whether core has to write its zeroes by hand.

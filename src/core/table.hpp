@@ -1,6 +1,8 @@
 // A table: targets side by side, from sector 0 on without gap. Immutable once built.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,6 +19,9 @@ class Table {
         TargetType* type;
         TargetTraits traits;
         std::unique_ptr<Target> target;
+        // Of each Op (index), up to how many sectors core passes on as they are, if the target takes them and they
+        // lie in this line; 0: there is more to do than that. After load().
+        std::array<std::uint32_t, 6> plain{};
     };
 
     // What every constructor of the table is given.
@@ -43,6 +48,8 @@ class Table {
     // Home reactor, before it is destroyed: each target's close(), last first.
     Job<void> close();
 
+    // Where the last request went: it may have the next one's sector, too.
+    Entry& hint() noexcept { return entries_[last_]; }
     // The entry that has the sector; it must be within size().
     Entry& at(Sector sector) noexcept {
         Entry& last = entries_[last_];
@@ -76,6 +83,7 @@ class Table {
     Result<void> stack_limits();
     Result<Limits> entry_limits(Entry& entry) const;
     Result<void> check_alignment() const;
+    void settle_plain() noexcept;
 
     std::vector<Entry> entries_;
     std::vector<OpenDevice*> devices_;
