@@ -172,8 +172,10 @@ bool ShadowDisk::read_sector(SectorState& state, Moment begin, Value value) {
     return true;
 }
 
-bool ShadowDisk::end_read(Ticket ticket, IoStatus status, const void* data, Violation& violation) {
-    const Operation operation = finish(ticket);
+bool ShadowDisk::end_read(Ticket ticket, IoStatus status, const void* data, Violation& violation,
+                          Sectors length) {
+    Operation operation = finish(ticket);
+    operation.extent.length = std::min(operation.extent.length, length);
     std::erase(reads_, ticket);
     bool good = true;
     if (status == IoStatus::ok) {

@@ -60,8 +60,9 @@ class ShadowDisk {
         Sector sector;
         std::string expected, found;
     };
-    // True: the data can be; it is now certain. False: `violation` says where it isn't.
-    bool end_read(Ticket ticket, IoStatus status, const void* data, Violation& violation);
+    // True: the data can be; it is now certain. False: `violation` says where it isn't. `data` may be of the first
+    // sectors only.
+    bool end_read(Ticket ticket, IoStatus status, const void* data, Violation& violation, Sectors length = {~0ULL});
 
     // Power is cut: what is under way will not end, and what is not certainly stable may be there or not.
     void cut();

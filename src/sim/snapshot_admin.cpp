@@ -1,0 +1,216 @@
+// The administrator of the story "snapshot": what the daemon's control plane would do.
+#include <fmt/format.h>
+
+#include "sim/snapshot_run.hpp"
+
+namespace udm {
+namespace {
+
+// co_await of a record of a lost store.
+class RecordWait final : LostStores::Recorded {
+  public:
+    RecordWait(LostStores& stores, const DiskId& store, const std::string& words) noexcept
+        : stores_{stores}, store_{store}, words_{words} {}
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> awaiting) noexcept {
+        awaiting_ = awaiting;
+        stores_.record(store_, words_, *this);
+    }
+    void await_resume() const noexcept {}
+
+  private:
+    void recorded(IoStatus) noexcept override { awaiting_.resume(); }
+    LostStores& stores_;
+    DiskId store_;
+    const std::string& words_;
+    std::coroutine_handle<> awaiting_;
+};
+
+}  // namespace
+
+void SnapshotRun::start(Job<void> job) {
+    ASSERT(!admin_busy_);
+    admin_busy_ = true;
+    SimReactor& reactor = world_.machine().reactor();
+    reactor.enter();
+    reactor.jobs().spawn(std::move(job));
+}
+
+bool SnapshotRun::wait_for_admin() {
+    for (std::uint64_t n = 0; admin_busy_ && n < kAdminPatience; ++n) {
+        if (!world_.timeline().step()) break;
+    }
+    return !admin_busy_;
+}
+
+void SnapshotRun::was_suspended(Volume& volume, bool noflush, std::uint64_t errors_before) {
+    if (noflush || volume.causes() != errors_before) return;
+    ShadowDisk& shadow = volume.shadow();
+    shadow.end_flush(shadow.begin_flush(), IoStatus::ok);
+}
+
+void SnapshotRun::wipe(Slot& slot) {
+    slot.cow->fill_now({{0}, {std::min<std::uint64_t>(slot.setup.cow_sectors, 8)}}, 0);
+}
+
+// Everything that is committed stands before the origin takes a write.
+Job<void> SnapshotRun::boot() {
+    Machine& machine = world_.machine();
+    origin_mapped_ = &machine.create("origin");
+    const std::string table = origin_table();
+    auto loading = machine.load(*origin_mapped_, table, TableMode::read_write);
+    const auto loaded = co_await loading;
+    if (!loaded) clients_.violate("the origin's table cannot be loaded: " + loaded.error().message);
+    for (Slot& slot : slots_) {
+        if (slot.committed) {
+            auto one = boot_slot(&slot);
+            co_await one;
+        }
+    }
+    auto resuming = origin_mapped_->device->resume();
+    const auto resumed = co_await resuming;
+    if (!resumed) clients_.violate("the origin cannot be resumed: " + resumed.error().message);
+    origin_->attach(*origin_mapped_->device, machine.reactor());
+    for (Slot& slot : slots_) {
+        if (!slot.mapped) continue;
+        slot.volume->attach(*slot.mapped->device, machine.reactor());
+        slot.live = true;
+    }
+    admin_busy_ = false;
+    booted_ = true;
+}
+
+Job<void> SnapshotRun::boot_slot(Slot* slot) {
+    Machine& machine = world_.machine();
+    const std::uint64_t before = errors_of(*slot);
+    slot->mapped = &machine.create(slot->name);
+    const std::string table = snapshot_table(*slot);
+    auto swapping = machine.swap(*slot->mapped, table, TableMode::read_write);
+    const auto swapped = co_await swapping;
+    if (swapped) co_return;
+    if (errors_of(*slot) == before) {
+        clients_.violate(fmt::format("{} cannot be loaded after a cut: {}", slot->name, swapped.error().message));
+    }
+    // A snapshot that cannot be loaded is given up for good, before the origin changes (decision 12).
+    const auto cow = machine.opener().open(slot->cow_name, OpenMode::read);
+    ASSERT(cow.has_value());
+    RecordWait record{world_.lost_stores(), (*cow)->id(), slot->cow_name};
+    co_await record;
+    auto removing = machine.remove(*slot->mapped);
+    co_await removing;
+    slot->mapped = nullptr;
+    slot->committed = false;
+    slot->volume.reset();
+}
+
+Job<void> SnapshotRun::take(Slot* slot, Store store, bool noflush) {
+    Machine& machine = world_.machine();
+    wipe(*slot);
+    {
+        const auto cow = machine.opener().open(slot->cow_name, OpenMode::read);
+        world_.lost_stores().forget((*cow)->id());
+    }
+    slot->store = store;
+    slot->cow_errors_at_take = errors(*slot->cow);
+    slot->origin_errors_at_take = read_errors(*origin_disk_);
+    const std::uint64_t before = errors_of(*slot);
+    slot->mapped = &machine.create(slot->name);
+    const std::string table = snapshot_table(*slot);
+    auto loading = machine.load(*slot->mapped, table, TableMode::read_write);
+    auto done = co_await loading;
+    const bool was_loaded = done.has_value();
+    if (was_loaded) {
+        auto suspending = origin_mapped_->device->suspend({.noflush = noflush});
+        const std::uint64_t origin_errors = origin_->causes();
+        done = co_await suspending;
+        if (!done) clients_.violate("the origin cannot be suspended: " + done.error().message);
+        was_suspended(*origin_, noflush, origin_errors);
+        // Quiet: this is the point in time.
+        slot->volume = std::make_unique<SnapshotVolume>(*this, *slot, origin_->shadow().fork());
+        slot->volume->errors_at_boot = errors_of(*slot);
+        auto resuming = slot->mapped->device->resume();
+        done = co_await resuming;
+    }
+    if (!done && errors_of(*slot) == before) {
+        clients_.violate(fmt::format("{} cannot be taken: {}", slot->name, done.error().message));
+    }
+    if (done) {
+        slot->volume->attach(*slot->mapped->device, machine.reactor());
+        slot->live = true;
+        slot->committed = store != Store::transient;
+        ++outcome_.views;
+        world_.note(0x7a4e, [&] { return slot->name + " is taken: " + table; });
+    } else {
+        slot->volume.reset();
+        auto removing = machine.remove(*slot->mapped);
+        co_await removing;
+        slot->mapped = nullptr;
+    }
+    if (was_loaded) {
+        auto back = origin_mapped_->device->resume();
+        const auto resumed = co_await back;
+        if (!resumed) clients_.violate("the origin cannot be resumed: " + resumed.error().message);
+    }
+    admin_busy_ = false;
+}
+
+Job<void> SnapshotRun::drop(Slot* slot) {
+    slot->live = slot->committed = false;
+    world_.note(0xd209, [&] { return slot->name + " is dropped"; });
+    check_status(*slot, "before it is dropped");
+    auto removing = world_.machine().remove(*slot->mapped);
+    co_await removing;
+    slot->mapped = nullptr;
+    if (clients_.in_flight(*slot->volume) != 0) {
+        clients_.violate(fmt::format("{}: removed with {} requests under way", slot->name, clients_.in_flight(*slot->volume)));
+        clients_.forget(*slot->volume);
+    }
+    slot->volume.reset();
+    admin_busy_ = false;
+}
+
+Job<void> SnapshotRun::cycle(Volume* volume, Machine::Mapped* mapped, bool noflush, Nanoseconds stay) {
+    const std::uint64_t before = volume->causes();
+    auto suspending = mapped->device->suspend({.noflush = noflush});
+    const auto suspended = co_await suspending;
+    if (!suspended) clients_.violate(volume->name() + " cannot be suspended: " + suspended.error().message);
+    was_suspended(*volume, noflush, before);
+    world_.note(0x5059, [&] { return volume->name() + " is suspended"; });
+    if (stay != 0) {
+        Reactor& reactor = world_.machine().reactor();
+        Sleep nap{reactor, reactor.now() + stay};
+        co_await nap;
+    }
+    auto resuming = mapped->device->resume();
+    const auto resumed = co_await resuming;
+    if (!resumed) clients_.violate(volume->name() + " cannot be resumed: " + resumed.error().message);
+    ++outcome_.swaps;
+    admin_busy_ = false;
+}
+
+Job<void> SnapshotRun::reload() {
+    const std::string table = origin_table();
+    auto swapping = world_.machine().swap(*origin_mapped_, table, TableMode::read_write);
+    const auto swapped = co_await swapping;
+    if (!swapped) clients_.violate("the origin's table cannot be swapped: " + swapped.error().message);
+    world_.note(0x5a4b, [] { return std::string{"the origin has a new table"}; });
+    ++outcome_.swaps;
+    admin_busy_ = false;
+}
+
+Job<void> SnapshotRun::remove_all() {
+    Machine& machine = world_.machine();
+    for (Slot& slot : slots_) {
+        if (!slot.mapped) continue;
+        slot.live = false;
+        auto removing = machine.remove(*slot.mapped);
+        co_await removing;
+        slot.mapped = nullptr;
+    }
+    auto removing = machine.remove(*origin_mapped_);
+    co_await removing;
+    origin_mapped_ = nullptr;
+    admin_busy_ = false;
+}
+
+}  // namespace udm

@@ -1,0 +1,13 @@
+// The stories, one a file.
+#pragma once
+
+#include <memory>
+
+#include "sim/story.hpp"
+
+namespace udm {
+
+std::unique_ptr<Story> disk_story();
+std::unique_ptr<Story> snapshot_story();
+
+}  // namespace udm
