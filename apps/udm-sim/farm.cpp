@@ -158,14 +158,14 @@ std::uint64_t run_seeds(const Story& story, const Options& options) {
     return failures;
 }
 
-bool fails_apart(const Story& story, const Options& options, const std::vector<std::uint32_t>& steps) {
+bool fails_apart(const Story& story, const RunOptions& run) {
     const pid_t pid = ::fork();
     if (pid < 0) throw std::runtime_error{"cannot start a process"};
     if (pid == 0) {
         const int nowhere = ::open("/dev/null", O_WRONLY);
         ::dup2(nowhere, STDERR_FILENO);
         ::alarm(20);
-        const Outcome outcome = run_story(story, {.seed = options.first, .without = options.without, .steps = steps});
+        const Outcome outcome = run_story(story, run);
         std::_Exit(outcome.failed() ? 1 : 0);
     }
     int status = 0;

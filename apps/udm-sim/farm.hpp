@@ -2,7 +2,7 @@
 #pragma once
 
 #include "apps/udm-sim/options.hpp"
-#include "sim/story.hpp"
+#include "sim/runner.hpp"
 
 namespace udm::sim_app {
 
@@ -10,6 +10,6 @@ namespace udm::sim_app {
 std::uint64_t run_seeds(const Story& story, const Options& options);
 
 // Runs one history in a process of its own, silently: true if it fails, crashes or hangs.
-bool fails_apart(const Story& story, const Options& options, const std::vector<std::uint32_t>& steps);
+bool fails_apart(const Story& story, const RunOptions& run);
 
 }  // namespace udm::sim_app

@@ -6,10 +6,12 @@
 #include <exception>
 #include <fstream>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 
 #include "apps/udm-sim/farm.hpp"
 #include "apps/udm-sim/options.hpp"
+#include "sim/history_file.hpp"
 #include "sim/runner.hpp"
 
 namespace udm::sim_app {
@@ -25,13 +27,32 @@ int list() {
     return 0;
 }
 
-RunOptions run_options(const Options& options) {
-    return {.seed = options.first, .without = options.without, .steps = options.steps, .keeps_trace = options.trace};
+// What a seed or a file on the command line stands for.
+struct Chosen {
+    const Story& story;
+    RunOptions run;
+};
+Chosen chosen(const Options& options) {
+    if (options.file.empty()) {
+        return {story_of(options),
+                {.seed = options.first, .without = options.without, .steps = options.steps, .keeps_trace = options.trace}};
+    }
+    std::ifstream file{options.file};
+    if (!file) throw std::runtime_error{"cannot read " + options.file + ", which is no seed either"};
+    std::ostringstream text;
+    text << file.rdbuf();
+    auto saved = parse_history(text.str());
+    if (!saved) throw std::runtime_error{options.file + ": " + saved.error().message};
+    const Story* story = find_story(saved->story);
+    if (!story) throw std::runtime_error{options.file + ": no story '" + saved->story + "'"};
+    saved->run.without.insert(saved->run.without.end(), options.without.begin(), options.without.end());
+    saved->run.steps = options.steps;
+    saved->run.keeps_trace = options.trace;
+    return {*story, std::move(saved->run)};
 }
 
 int replay(const Options& options) {
-    const Story& story = story_of(options);
-    const RunOptions run = run_options(options);
+    const auto [story, run] = chosen(options);
     const History history = history_of(story, run);
     if (options.steps_only || options.trace) {
         fmt::print("{}\n", story.describe(history));
@@ -50,25 +71,20 @@ int replay(const Options& options) {
     return outcome.failed() ? 1 : 0;
 }
 
-void save(const Options& options, const RunOptions& run, const std::string& path) {
-    std::ofstream file{path};
-    file << "# Say here what it was.\nstory " << options.story << "\nseed " << run.seed << "\n";
-    for (const std::string& care : run.without) file << "without " << care << "\n";
-    if (run.steps) file << "steps " << format_steps(*run.steps) << "\n";
-    if (!file.flush()) throw std::runtime_error{"cannot write " + path};
-}
-
 int shrink(const Options& options) {
-    const Story& story = story_of(options);
-    RunOptions run = run_options(options);
+    auto [story, run] = chosen(options);
+    run.keeps_trace = false;
     if (!run.steps) {
         run.steps.emplace(history_of(story, run).steps.size());
         std::iota(run.steps->begin(), run.steps->end(), 0U);
     }
     const std::size_t before = run.steps->size();
-    if (!fails_apart(story, options, *run.steps)) throw std::runtime_error{"this history does not fail"};
+    if (!fails_apart(story, run)) throw std::runtime_error{"this history does not fail"};
+    const Story& of = story;
+    RunOptions attempt = run;
     run.steps = shrink_steps(*run.steps, 3000, [&](const std::vector<std::uint32_t>& steps) {
-        return fails_apart(story, options, steps);
+        attempt.steps = steps;
+        return fails_apart(of, attempt);
     });
     fmt::print("{} of {} steps are left:\n", run.steps->size(), before);
     const History history = history_of(story, run);
@@ -76,8 +92,12 @@ int shrink(const Options& options) {
     for (std::size_t i = 0; i < history.steps.size(); ++i) {
         fmt::print("{:4} {}\n", (*run.steps)[i], story.describe(history.steps[i]));
     }
-    fmt::print("replay with: udm-sim {} --trace\n", replay_arguments(story, run));
-    if (!options.save.empty()) save(options, run, options.save);
+    if (options.file.empty()) fmt::print("replay with: udm-sim {} --trace\n", replay_arguments(story, run));
+    if (!options.save.empty()) {
+        std::ofstream file{options.save};
+        file << format_history(story, run, "Say here what it was.");
+        if (!file.flush()) throw std::runtime_error{"cannot write " + options.save};
+    }
     return 1;
 }
 

@@ -13,10 +13,10 @@ std::string usage() {
            "      the stories there are\n"
            "  udm-sim run --seeds A..B [--story NAME] [--jobs N] [--without CARE]... [--budget SECONDS] [--failures N] [--quiet]\n"
            "      runs these seeds in N processes; stops after so many seconds, or failures (10)\n"
-           "  udm-sim replay SEED [--story NAME] [--without CARE]... [--steps LIST] [--trace] [--list]\n"
+           "  udm-sim replay SEED|FILE [--story NAME] [--without CARE]... [--steps LIST] [--trace] [--list]\n"
            "      one history; --trace prints every event, --list the steps instead of running them\n"
-           "  udm-sim shrink SEED [--story NAME] [--without CARE]... [--steps LIST] [--save FILE]\n"
-           "      leaves out steps of a failing history as long as it fails; --save writes a regression file\n"
+           "  udm-sim shrink SEED|FILE [--story NAME] [--without CARE]... [--steps LIST] [--save FILE]\n"
+           "      leaves out steps of a failing history as long as it fails; --save writes what is left to a file\n"
            "The story is 'snapshot' unless it is named. Exit status: 0 no violation, 1 violations, 2 bad usage.\n";
 }
 
@@ -77,7 +77,8 @@ Options parse_options(const std::vector<std::string>& words) {
         } else if (word == "--save") {
             options.save = value();
         } else if (!word.starts_with("--") && !has_seed && options.verb != Options::Verb::run) {
-            options.first = options.last = number("seed", word);
+            if (const auto seed = parse_u64(word)) options.first = options.last = *seed;
+            else options.file = word;
             has_seed = true;
         } else {
             throw std::runtime_error{"'" + word + "' is not understood here"};

@@ -18,7 +18,8 @@ struct Options {
     std::uint64_t failures_max = 10;
     std::optional<std::vector<std::uint32_t>> steps{};
     bool trace = false, steps_only = false, quiet = false;
-    std::string save{};                      // shrink: a regression file to write
+    std::string save{};                      // shrink: a file to write what is left to
+    std::string file{};                      // replay and shrink: a history in a file, in place of a seed
 };
 
 // Throws std::runtime_error with what is wrong.

@@ -69,7 +69,7 @@ void Clients::submit(Volume& volume, Op op, Extent extent, IoFlags flags) {
     request.extent_ = extent;
     request.id_ = next_id_++;
     request.causes_ = volume.causes();
-    ++outcome_.requests;
+    if (!comparing_) ++outcome_.requests;
     world_.note(request.id_ << 8 | static_cast<std::uint64_t>(op), [&] {
         return "client " + describe(request) + (flags.fua ? " fua" : "");
     });
@@ -194,9 +194,11 @@ bool Clients::settle(std::size_t depth) {
 bool Clients::compare(Volume& volume) {
     constexpr std::uint64_t kPiece = 64;
     const std::uint64_t size = volume.shadow_.size().v;
+    comparing_ = true;
     for (std::uint64_t at = 0; at < size; at += kPiece) {
         submit(volume, Op::read, {{at}, {std::min(kPiece, size - at)}});
     }
+    comparing_ = false;
     return until([&volume] { return volume.in_flight_ == 0; });
 }
 

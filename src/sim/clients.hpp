@@ -122,6 +122,7 @@ class Clients {
     std::vector<Request*> active_;
     std::size_t in_flight_ = 0;
     std::uint64_t next_id_ = 1;
+    bool comparing_ = false;    // its reads are not those of the history
 };
 
 }  // namespace udm

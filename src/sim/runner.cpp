@@ -21,7 +21,7 @@ History history_of(const Story& story, const RunOptions& options) {
     hash.add(options.seed);
     hash.add(story.name());
     Prng random{hash.hash()};
-    History history = story.generate(random);
+    History history = options.history ? *options.history : story.generate(random);
     if (!options.steps) return history;
     std::vector<Step> chosen;
     for (const std::uint32_t index : *options.steps) {
@@ -51,6 +51,7 @@ Outcome run_story(const Story& story, const RunOptions& options) {
 }
 
 std::string replay_arguments(const Story& story, const RunOptions& options) {
+    if (options.history) return fmt::format("replay FILE (of story {}, seed {})", story.name(), options.seed);
     std::string text = fmt::format("replay {} --story {}", options.seed, story.name());
     for (const std::string& care : options.without) text += " --without " + care;
     if (options.steps) text += " --steps " + format_steps(*options.steps);

@@ -14,6 +14,7 @@ struct RunOptions {
     std::uint64_t seed = 1;
     std::vector<std::string> without{};                   // cares that are not taken
     std::optional<std::vector<std::uint32_t>> steps{};    // only these of the history's steps, by index, ascending
+    std::optional<History> history{};                     // instead of the one that the seed draws
     bool keeps_trace = false;
 };
 

@@ -189,17 +189,19 @@ void SnapshotRun::power_cut(const Step& step) {
     for (std::uint64_t again = step.b;; again = 0) {
         world_.cut_power();
         std::vector<Volume*> volumes{origin_.get()};
+        for (Slot& slot : slots_) {
+            if (slot.volume) volumes.push_back(slot.volume.get());
+        }
+        clients_.power_cut(volumes);
         admin_busy_ = false;
         origin_mapped_ = nullptr;
         for (Slot& slot : slots_) {
             slot.mapped = nullptr;
             slot.live = false;
             if (slot.volume && !slot.committed) slot.volume.reset();
-            if (slot.volume) volumes.push_back(slot.volume.get());
             steps::heal_for_boot(*slot.cow, step.a == 1);
         }
         steps::heal_for_boot(*origin_disk_, step.a == 1);
-        clients_.power_cut(volumes);
         start_boot();
         if (again == 0) break;
         clients_.let(again);

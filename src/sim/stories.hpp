@@ -8,6 +8,7 @@
 namespace udm {
 
 std::unique_ptr<Story> disk_story();
+std::unique_ptr<Story> linear_story();
 std::unique_ptr<Story> snapshot_story();
 
 }  // namespace udm

@@ -43,8 +43,9 @@ History DiskStory::generate(Prng& random) const {
     history.setup = {sectors, random.chance(7, 8), random.chance(1, 2)};
     const steps::Shape shape{.volumes = 2, .sectors = sectors, .chunks = {8, 16}, .longest = 32};
     const std::uint64_t count = random.between(100, 130);
+    const std::uint64_t cut_at = random.below(count);
     for (std::uint64_t i = 0; i < count; ++i) {
-        if (random.chance(1, 40)) history.steps.push_back({.kind = steps::kCut, .pause = steps::draw_pause(random)});
+        if (i == cut_at || random.chance(1, 60)) history.steps.push_back({.kind = steps::kCut, .pause = steps::draw_pause(random)});
         if (random.chance(1, 50)) history.steps.push_back(steps::draw_fault(random, random.below(2), sectors));
         if (random.chance(1, 25)) history.steps.push_back({.kind = steps::kHeal, .pause = 0, .a = random.below(2)});
         history.steps.push_back(steps::draw_request(random, shape));
