@@ -1,0 +1,17 @@
+// The commands of udm. Each function adds its commands to the tree; what runs is their callback.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "context.hpp"
+
+namespace udm::app {
+
+void add_device_commands(CLI::App& app, Context& context);      // create remove show ls resize set
+void add_snapshot_commands(CLI::App& app, Context& context);    // snapshot take drop list
+void add_export_commands(CLI::App& app, Context& context);      // export unexport
+void add_serve_command(CLI::App& app, Context& context);        // serve
+void add_watch_commands(CLI::App& app, Context& context);       // top events
+void add_completion_command(CLI::App& app, Context& context);   // completion
+
+}  // namespace udm::app
