@@ -11,12 +11,12 @@ namespace {
 struct DeviceRequest : testing::Test {
     MappedWorld w;
     ProbeType& probes = add_probe_type(w.types);
+    Memory memory{400};
 };
 
 TEST_F(DeviceRequest, OutsideTheDeviceIsInvalid) {
     w.disk("a");
     Device& device = w.start("d", "0 100 linear a 0");
-    Memory memory{101};
     EXPECT_EQ(w.io(device, Op::read, 0, 100, memory.at()), IoStatus::ok);
     EXPECT_EQ(w.io(device, Op::read, 0, 101, memory.at()), IoStatus::invalid);
     EXPECT_EQ(w.io(device, Op::read, 100, 1, memory.at()), IoStatus::invalid);
@@ -33,7 +33,6 @@ TEST_F(DeviceRequest, NotOnLogicalBlocksIsInvalid) {
     limits.logical_block = 4096;
     w.disk("a", limits);
     Device& device = w.start("d", "0 800 linear a 80");
-    Memory memory{16};
     EXPECT_EQ(device.limits().logical_block, 4096u);
     EXPECT_EQ(w.io(device, Op::read, 8, 16, memory.at()), IoStatus::ok);
     EXPECT_EQ(w.io(device, Op::read, 4, 8, memory.at()), IoStatus::invalid);
@@ -102,7 +101,6 @@ TEST_F(DeviceRequest, HasAtMost32ChildrenUnderWay) {
     probe.chunk = {1};
     probe.holds = true;
     Device& device = w.start("d", "0 1000 probe p");
-    Memory memory{200};
     const auto request = w.submit(device, Op::write, 0, 200, memory.at());
     w.reactor.run_until_idle();
     EXPECT_EQ(probe.held_count, 32u);
@@ -126,7 +124,6 @@ TEST_F(DeviceRequest, EndsWithTheFirstErrorOnceAllChildrenEnded) {
     probe.chunk = {1};
     probe.holds = true;
     Device& device = w.start("d", "0 1000 probe p");
-    Memory memory{100};
     const auto request = w.submit(device, Op::write, 0, 100, memory.at());
     probe.release(IoStatus::no_space, 1);
     w.reactor.run_until_idle();
@@ -273,7 +270,6 @@ TEST_F(DeviceRequest, ExtentStatusThatNobodyKnowsIsData) {
 TEST_F(DeviceRequest, IsCountedByKindWithItsSectors) {
     w.disk("a");
     Device& device = w.start("d", "0 50 linear a 0\n50 50 error");
-    Memory memory{20};
     EXPECT_EQ(w.io(device, Op::write, 40, 20, memory.at()), IoStatus::io_error);
     EXPECT_EQ(w.io(device, Op::write, 10, 20, memory.at()), IoStatus::ok);
     EXPECT_EQ(w.io(device, Op::read, 0, 5, memory.at()), IoStatus::ok);
@@ -286,6 +282,37 @@ TEST_F(DeviceRequest, IsCountedByKindWithItsSectors) {
     EXPECT_EQ(counters.by_op[static_cast<int>(Op::flush)].requests, 1u);
     EXPECT_EQ(counters.by_op[static_cast<int>(Op::flush)].errors, 1u);    // the error target
     EXPECT_EQ(counters.in_flight, 0u);
+}
+
+// Whichever of the requests below fails, the one from above fails, once, and nothing is left behind.
+TEST_F(DeviceRequest, FailsWithAnyOfItsChildren) {
+    for (const Op op : {Op::read, Op::write, Op::discard, Op::write_zeroes, Op::flush}) {
+        std::uint64_t failures = 0;
+        for (std::uint64_t n = 1;; ++n) {
+            MappedWorld world;
+            Limits poor;
+            poor.size = {4096};
+            poor.discard = true;
+            poor.write_zeroes = false;
+            poor.max_transfer = {7};
+            SimDisk& a = world.disk("a", poor);
+            SimDisk& b = world.disk("b");
+            world.start("low", "0 500 linear a 0\n500 500 linear b 0");
+            Device& device = world.start("d", "0 300 striped 3 10 low 100 b 600 low 500\n300 50 linear low 0");
+            a.fail_nth(n, op_bit(op) | op_bit(Op::write), IoStatus::no_space);
+            b.fail_nth(n, op_bit(op) | op_bit(Op::write), IoStatus::no_space);
+            const Extent extent = op == Op::flush ? Extent{} : Extent{{5}, {340}};
+            const IoStatus status = world.reactor.io(device, op, extent, memory.at());
+            const bool hit = a.counters().faults + b.counters().faults != 0;
+            ASSERT_EQ(status, hit ? IoStatus::no_space : IoStatus::ok) << to_string(op) << " " << n;
+            ASSERT_EQ(device.counters().by_op[static_cast<std::size_t>(op)].errors, hit ? 1U : 0U);
+            ASSERT_EQ(device.counters().in_flight, 0U);
+            ASSERT_EQ(world.reactor.ios_out(), 0U);
+            if (!hit) break;
+            ++failures;
+        }
+        EXPECT_GE(failures, op == Op::flush ? 1U : 2U) << to_string(op);
+    }
 }
 
 // A request has frames for two devices; deeper stacks go on with requests of their own.

@@ -37,6 +37,41 @@ struct DeviceLife : testing::Test {
     }
 };
 
+TEST(Lifecycle, TakesLegalStepsAndNoOthers) {
+    using State = Lifecycle::State;
+    constexpr State kAll[] = {State::suspended, State::resuming, State::live, State::suspending, State::detached};
+    const auto way_to = [](State state) -> std::vector<State> {
+        switch (state) {
+            case State::suspended: return {};
+            case State::resuming: return {State::resuming};
+            case State::live: return {State::resuming, State::live};
+            case State::suspending: return {State::resuming, State::live, State::suspending};
+            case State::detached: return {State::detached};
+        }
+        return {};
+    };
+    unsigned legal = 0;
+    for (const State from : kAll) {
+        for (const State to : kAll) {
+            Lifecycle lifecycle;
+            for (const State step : way_to(from)) lifecycle.to(step);
+            EXPECT_EQ(lifecycle.admits(), from == State::live);
+            const bool allowed = (from == State::suspended && (to == State::resuming || to == State::detached)) ||
+                                 (from == State::resuming && (to == State::live || to == State::suspended)) ||
+                                 (from == State::live && to == State::suspending) ||
+                                 (from == State::suspending && to == State::suspended);
+            if (allowed) {
+                lifecycle.to(to);
+                EXPECT_EQ(lifecycle.state(), to);
+                ++legal;
+            } else {
+                EXPECT_DEATH(lifecycle.to(to), "is_legal");
+            }
+        }
+    }
+    EXPECT_EQ(legal, 6u);
+}
+
 TEST_F(DeviceLife, ANewDeviceHoldsRequestsBackUntilItHasATable) {
     w.disk("a");
     Device& device = w.device("d");
