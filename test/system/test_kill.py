@@ -49,13 +49,22 @@ class Story:
     def take(self):
         name = next(self.names)
         self.load.ask(f"begin {name} vol")
-        self.rpc_take(self.daemon.connection, name)
+        self.take_through(self.daemon.connection, name)
         self.taken(name)
         return name
 
-    def rpc_take(self, connection, name):
-        connection.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": name}], cow_dir=self.cows, size=2 * SIZE,
-                       chunk=self.choices.choice(CHUNKS))
+    def take_through(self, connection, name):
+        """Half of them as a script would with udmsetup."""
+        chunk = self.choices.choice(CHUNKS)
+        if self.choices.random() < 0.5:
+            connection.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": name}], cow_dir=self.cows, size=2 * SIZE, chunk=chunk)
+            return
+        store = os.path.join(self.cows, f"{name}.by-hand")
+        with open(store, "wb") as file:
+            file.truncate(2 * SIZE)
+        connection.rpc("device.suspend", device="vol")
+        connection.rpc("device.create", name=name, table=f"0 {SIZE // 512} snapshot {self.image} {store} P {chunk // 512}")
+        connection.rpc("device.resume", device="vol")
 
     def taken(self, name):
         self.snapshots[name] = self.daemon.export(name)
@@ -88,7 +97,7 @@ class Story:
 
         def take():
             try:
-                self.rpc_take(connection, name)
+                self.take_through(connection, name)
             except (AssertionError, OSError, ValueError):
                 pass  # the daemon died meanwhile
 

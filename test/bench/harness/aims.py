@@ -12,7 +12,7 @@ def _pairs(results, name, other):
 
 
 def _share(results, name, other, pick, part="first"):
-    values = [pick(a[part]) / pick(b["first"]) for a, b in _pairs(results, name, other) if a[part] and pick(b["first"])]
+    values = [pick(a[part]) / pick(b[part]) for a, b in _pairs(results, name, other) if pick(b[part])]
     return median(values)
 
 

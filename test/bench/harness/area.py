@@ -90,12 +90,14 @@ class Area:
 
 
 def filled_file(path, size):
-    """Writes random content everywhere, so that nothing is a hole and no server may take it for zeroes."""
+    """Writes random content everywhere, so that nothing is a hole and no server may take it for zeroes. Nothing of it stays in
+    the page cache of a disk: a write with O_DIRECT would first have to drop it."""
     block = os.urandom(8 << 20)
     with open(path, "wb", buffering=0) as file:
         for at in range(0, size, len(block)):
             file.write(block[: min(len(block), size - at)])
         os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return path
 
 

@@ -40,7 +40,7 @@ def measure_group(area, report, options, case, ways):
             before = allocated(server.files)
             first = load(server, "--mode", "firsttouch", *words)
             first["space_per_byte"] = (allocated(server.files) - before) / (first["requests"] * first["size"])
-            again = load(server, "--mode", "again", *words) if "plain" not in name else None
+            again = load(server, "--mode", "again", *words)
             return {"first": first, "again": again}
         finally:
             server.stop()
@@ -49,11 +49,10 @@ def measure_group(area, report, options, case, ways):
         results, broken = interleaved(ways, options["runs"], measure)
     finally:
         os.unlink(base)
-    head = ["way", "requests/s", "of plain", "CPU us", "written/byte", "space/byte", "memory more, MiB", "again: rate", "again: CPU"]
+    head = ["way", "requests/s", "of plain", "CPU us", "of plain", "written/byte", "space/byte", "memory more, MiB", "again: rate", "again: CPU"]
     rows = [row(name, results, plain_of(name, ways), store) for name in results]
-    notes = [f"{TITLES[kind]}; {store}, pattern `{pattern}`; `written/byte` is what went to the disk for each byte of the client, "
-             "`space/byte` what the views' files grew by. `of plain` and `again` are shares of the same server's plain writes, made within "
-             "each run; memory at its peak against the same."]
+    notes = ["`written/byte`: to the disk, for each byte of the client; `space/byte`: what the views' files grew by; `of plain` and `again`: "
+             "by the same server's plain writes of the same run, as is memory at its peak."]
     if kind == "redirect" and "nbdkit plain" in ways:
         notes.append("nbdkit goes through the page cache and keeps its map in memory only: it is lost at exit.")
     notes += (aims.of_copy if kind == "copy" else aims.of_redirect)(store, results)
@@ -71,9 +70,9 @@ def row(name, results, plain, store):
     bases = results.get(plain) or [None] * len(runs)
 
     def of_plain(pick, part):
-        """Median over the runs of this way's figure by the plain one's."""
-        pairs = [(r, b) for r, b in zip(runs, bases) if b is not None and r[part] is not None]
-        return median([pick(r[part]) / pick(b["first"]) for r, b in pairs if pick(b["first"])]) if name != plain else None
+        """Median over the runs of this way's figure by the plain one's, of the same pass."""
+        pairs = [(r, b) for r, b in zip(runs, bases) if b is not None]
+        return median([pick(r[part]) / pick(b[part]) for r, b in pairs if pick(b[part])]) if name != plain else None
 
     def cpu(r):
         return r["server"]["cpu_us"]
@@ -88,6 +87,7 @@ def row(name, results, plain, store):
         rate(median(r["first"]["iops"] for r in runs)),
         number(of_plain(iops, "first")),
         number(median(cpu(r["first"]) for r in runs)),
+        number(of_plain(cpu, "first")),
         number(median(r["first"]["server"]["written_per_byte"] for r in runs)) if store == "disk" else "-",
         number(median(r["first"]["space_per_byte"] for r in runs)) if name != plain else "-",
         number(memory, 1),

@@ -30,10 +30,13 @@ def idle(area, report, options):
     seconds = 2 if options["quick"] else 10
     sectors = (16 << 20) // 512
     base = filled_file(area.fresh(".img", area.memory), 16 << 20)
+    cow = area.fresh(".cow", area.memory)
 
     def prepare(daemon):
         daemon.create("vol", f"0 {sectors} snapshot-origin {base}")
-        daemon.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": "snap"}], cow_dir=area.memory)
+        with open(cow, "wb") as file:
+            file.truncate(32 << 20)
+        daemon.create("snap", f"0 {sectors} snapshot {base} {cow} P 8")
         for i in range(DEVICES - 2):
             daemon.create(f"d{i}", f"0 {sectors} linear {base} 0")
         for i in range(EXPORTS - 1):

@@ -98,9 +98,13 @@ class Udm(Server):
         os.mkdir(folder)
         self.daemon = udmtest.Daemon(folder, arguments=os.environ.get("UDM_BENCH_UDMD", "").split())
         area.started(self)
-        self.daemon.start()
-        self.uri = self.daemon.export(prepare(self.daemon))
         self.files = list(files)
+        try:
+            self.daemon.start()
+            self.uri = self.daemon.export(prepare(self.daemon))
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def pid(self):
@@ -109,7 +113,7 @@ class Udm(Server):
     def stop(self):
         try:
             if self.daemon.process and self.daemon.process.poll() is None:
-                self.daemon.stop()
+                self.daemon.stop() if self.daemon.connection else self.daemon.kill()
         finally:
             self.area.ended(self)
             for path in self.files:

@@ -4,7 +4,6 @@ A way is a function (area, store, base, size) -> running server. `copy`: the run
 the old data before a write. `redirect`: the base stays still and the running volume is a writable layer on it.
 """
 
-import os
 import subprocess
 
 from . import servers
@@ -41,21 +40,15 @@ def nbdkit_plain(area, store, base, size):
 # ------------------------------------------------------------------------------------------------- copy
 def udm_origin(snapshots, chunk):
     def start(area, store, base, size):
-        files = []
+        files = [_sparse(area.fresh(".cow", area.of(store)), _store_size(size)) for _ in range(snapshots)]
 
         def prepare(daemon):
+            for i, path in enumerate(files):
+                daemon.create(f"snap{i}", f"0 {size // 512} snapshot {base} {path} P {chunk // 512}")
             daemon.create("vol", f"0 {size // 512} snapshot-origin {base}")
-            for i in range(snapshots):
-                folder = area.fresh(".cow", area.of(store))
-                os.mkdir(folder)
-                taken = daemon.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": f"snap{i}"}], cow_dir=folder,
-                                   size=_store_size(size), chunk=chunk)
-                files.append(taken[0]["cow"])
             return "vol"
 
-        server = servers.Udm(area, prepare)
-        server.files = files
-        return server
+        return servers.Udm(area, prepare, files=files)
 
     return start
 
