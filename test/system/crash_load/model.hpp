@@ -35,9 +35,10 @@ class Volume {
     friend class Model;
     struct Version {
         Seq seq;
-        std::uint64_t acknowledged = 0;  // which of the volume's acknowledgements it was, from 1
-        std::uint32_t epoch = 0;         // the server's life in which it was acknowledged; 0: never
-        bool durable = false;            // acknowledged with FUA
+        std::uint64_t acknowledged =
+            0;  // which of the volume's acknowledgements it was, from 1; 0: none a flush can cover
+        std::uint32_t epoch = 0;  // the server's life in which it was acknowledged; 0: never
+        bool durable = false;     // acknowledged with FUA
     };
     using Versions = std::vector<Version>;
 

@@ -85,6 +85,14 @@ TEST_F(CrashModel, AFlushDoesNotCoverWhatWasAcknowledgedAfterItWasSent) {
     EXPECT_TRUE(allows(origin, 3, 0));
 }
 
+TEST_F(CrashModel, AFlushAfterACrashDoesNotCoverWhatWasAcknowledgedBeforeIt) {
+    write(origin, 1, 3);
+    model.lost();
+    write(origin, 2, 4);
+    flush(origin);
+    EXPECT_TRUE(allows(origin, 3, 0));
+}
+
 TEST_F(CrashModel, HoldsTheServerToItsFirstAnswerAfterACrash) {
     write(origin, 1, 3);
     model.lost();
