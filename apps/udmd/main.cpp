@@ -135,7 +135,7 @@ int serve(const Options& options, Background& background) {
     if (auto listening = server.listen(); !listening) return give_up(listening.error());
 
     devices.restore();
-    exports.restore();
+    exports.restore(ctl::kRestorePatience);
     server.serve();
     PidFile pid_file{options.pid_file};
     if (!pid_file.write()) ctl::log_error("", "cannot write {}: {}", options.pid_file, std::strerror(errno));

@@ -17,6 +17,7 @@
 #include "ctl/host.hpp"
 #include "ctl/json.hpp"
 #include "ctl/lost_stores.hpp"
+#include "ctl/patience.hpp"
 #include "ctl/registry.hpp"
 #include "ctl/rpc.hpp"
 #include "ctl/state.hpp"
@@ -124,7 +125,8 @@ class Devices {
     Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;
 
     // devices_restore.cpp
-    void bring_up(const std::vector<RecordPtr>& held);
+    // `patience`: with what is in use; none without.
+    void bring_up(const std::vector<RecordPtr>& held, Patience* patience = nullptr);
     void bring_up_one(const RecordPtr& record);
     void hold(Record& record, const std::string& why);
     void mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines);

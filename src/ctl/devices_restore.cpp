@@ -101,7 +101,8 @@ void Devices::restore() {
             warnings_.push_back(warning);
         }
     }
-    bring_up(records);
+    Patience patience{kRestorePatience};
+    bring_up(records, &patience);
     for (const RecordPtr& record : records) load_error_table(record);  // of those that turned out to be lost
     for (const RecordPtr& record : registry_.all())
         remove_later(record);  // if that was wanted and nobody uses it
@@ -146,7 +147,7 @@ std::vector<RecordPtr> Devices::in_order(const std::vector<RecordPtr>& records) 
     return order;
 }
 
-void Devices::bring_up(const std::vector<RecordPtr>& held) {
+void Devices::bring_up(const std::vector<RecordPtr>& held, Patience* patience) {
     if (!held.empty()) any_held_ = true;
     for (const RecordPtr& record : in_order(held)) {
         const std::lock_guard operation{record->operation};
@@ -154,11 +155,17 @@ void Devices::bring_up(const std::vector<RecordPtr>& held) {
             const std::lock_guard lock{registry_.mutex};
             if (record->gone || !record->kept) continue;
         }
-        try {
-            bring_up_one(record);
-            log_info(name_of(*record), "is back");
-        } catch (const std::exception& failure) {
-            hold(*record, failure.what());
+        for (bool again = true; again;) {
+            again = false;
+            try {
+                bring_up_one(record);
+                log_info(name_of(*record), "is back");
+            } catch (const Failure& failure) {
+                again = patience && is_in_use(failure.error()) && patience->wait();
+                if (!again) hold(*record, failure.what());
+            } catch (const std::exception& failure) {
+                hold(*record, failure.what());
+            }
         }
     }
 }

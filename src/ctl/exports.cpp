@@ -156,7 +156,19 @@ std::size_t Exports::size() const {
     return entries_.size();
 }
 
-void Exports::restore() {
+std::unique_ptr<Served> Exports::serve_patiently(const RecordPtr& record, const Request& request,
+                                                 Patience& patience) {
+    for (;;) {
+        try {
+            return serve(record, request);
+        } catch (const Failure& failure) {
+            if (!is_in_use(failure.error()) || !patience.wait()) throw;
+        }
+    }
+}
+
+void Exports::restore(std::chrono::milliseconds patience_ms) {
+    Patience patience{patience_ms};
     for (const auto& [key, value] : devices_.state().all(std::string{kPrefix})) {
         const std::string uri = key.substr(kPrefix.size());
         {
@@ -177,7 +189,7 @@ void Exports::restore() {
             if (!held) {
                 const Request request{uri, value.value("mode", 0600u), value.value("group", std::string{}),
                                       value.value("read_only", false)};
-                Entry entry{record, request, serve(record, request)};
+                Entry entry{record, request, serve_patiently(record, request, patience)};
                 const std::lock_guard lock{mutex_};
                 entries_[uri] = std::move(entry);
                 waiting_.erase(uri);

@@ -1,6 +1,7 @@
 // The exports of the daemon: which device is served where, kept in the state (decisions 12 and 22).
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -33,7 +34,8 @@ class Exports {
     std::size_t size() const;
 
     // Opens what the state has, as far as the devices are there; again after a held device came up.
-    void restore();
+    // `patience`: how long in all to wait for sockets that are in use.
+    void restore(std::chrono::milliseconds patience = {});
     // Ends all of them in order; the state stays as it is.
     void stop();
     std::vector<std::string> warnings() const;
@@ -45,6 +47,8 @@ class Exports {
         std::unique_ptr<Served> served;
     };
     std::unique_ptr<Served> serve(const RecordPtr& record, const Request& request);
+    std::unique_ptr<Served> serve_patiently(const RecordPtr& record, const Request& request,
+                                            Patience& patience);
     void finish(Entry entry);
     static State::Change change_of(const std::string& uri, const Record& record, const Request& request);
     void publish(const Record& record, const std::string& what) const;
