@@ -1,10 +1,14 @@
 #include "context.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 
 #include "base/parse.hpp"
@@ -83,6 +87,18 @@ std::uint64_t size_argument(const std::string& word, const char* what) {
         throw Refusal(fmt::format("{}: '{}' is no size", what, word), "write it as 4096, 64K, 10M, 2G or 1T; a multiple of 512 bytes");
     }
     return *bytes;
+}
+
+std::uint64_t size_of(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        if (errno == ENOENT) return 0;
+        throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
+    }
+    const off_t end = ::lseek(fd, 0, SEEK_END);
+    ::close(fd);
+    if (end < 0) throw Refusal(fmt::format("{}: not a file or block device", path));
+    return static_cast<std::uint64_t>(end);
 }
 
 std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }

@@ -66,5 +66,7 @@ std::string human_sectors(const Json& sectors);          // of 512 bytes
 // "10G" to bytes; Refusal naming `what` otherwise.
 std::uint64_t size_argument(const std::string& word, const char* what);
 std::string absolute(const std::string& path);
+// Bytes of a file or block device; 0 when there is none. Refusal when it cannot be read.
+std::uint64_t size_of(const std::string& path);
 
 }  // namespace udm::app

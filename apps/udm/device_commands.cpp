@@ -9,23 +9,11 @@
 #include <filesystem>
 #include <iostream>
 
+#include "base/parse.hpp"
 #include "commands.hpp"
 
 namespace udm::app {
 namespace {
-
-// Bytes of a file or block device; 0 when there is none.
-std::uint64_t size_of(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        if (errno == ENOENT) return 0;
-        throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
-    }
-    const off_t end = ::lseek(fd, 0, SEEK_END);
-    ::close(fd);
-    if (end < 0) throw Refusal(fmt::format("{}: not a file or block device", path));
-    return static_cast<std::uint64_t>(end);
-}
 
 void make_file(const std::string& path, std::uint64_t bytes) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -78,12 +66,7 @@ struct Create {
             throw Refusal(std::filesystem::exists(path) ? fmt::format("{} is smaller than a sector", path) : fmt::format("{} does not exist", path),
                           "--size 10G makes a new, sparse file");
         }
-        std::string quoted;
-        for (char c : path) {
-            if (c == ' ' || c == '\\' || c == '\t') quoted += '\\';
-            quoted += c;
-        }
-        return fmt::format("0 {} linear {} 0", bytes / 512, quoted);
+        return fmt::format("0 {} linear {} 0", bytes / 512, quote_word(path));
     }
 };
 

@@ -1,7 +1,6 @@
 // udm serve: one command from an image to an export. Uses the running daemon, or a private one that ends with it.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/parse.hpp"
 #include "commands.hpp"
 
 namespace udm::app {
@@ -89,8 +89,6 @@ struct Serve {
 
     void run(Context& context) const {
         const std::string path = absolute(file);
-        struct stat about{};
-        if (::stat(path.c_str(), &about) != 0) throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
         catch_signals();    // so that whatever is made is also taken away
         std::unique_ptr<PrivateDaemon> own;
         try {
@@ -101,13 +99,9 @@ struct Serve {
             context.use(own->path());
         }
         const std::string device = name.empty() ? name_of(path) : name;
-        const std::uint64_t sectors = size_in_sectors(path);
-        std::string quoted;
-        for (char c : path) {
-            if (c == ' ' || c == '\\' || c == '\t') quoted += '\\';
-            quoted += c;
-        }
-        context.call("device.create", {{"name", device}, {"read_only", read_only}, {"table", fmt::format("0 {} linear {} 0", sectors, quoted)}});
+        const std::uint64_t sectors = size_of(path) / 512;
+        if (sectors == 0) throw Refusal(fmt::format("{} {}", path, fs::exists(path) ? "is smaller than a sector" : "does not exist"));
+        context.call("device.create", {{"name", device}, {"read_only", read_only}, {"table", fmt::format("0 {} linear {} 0", sectors, quote_word(path))}});
         try {
             Json params{{"device", device}, {"uri", uri.empty() ? default_uri(context, own.get(), device) : uri}, {"read_only", read_only}};
             const Json exported = context.call("export.add", std::move(params));
@@ -142,14 +136,6 @@ struct Serve {
             if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.' && c != '+') c = '_';
         }
         return stem.empty() ? "disk" : stem.substr(0, 127);
-    }
-
-    static std::uint64_t size_in_sectors(const std::string& path) {
-        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        const off_t end = fd < 0 ? -1 : ::lseek(fd, 0, SEEK_END);
-        if (fd >= 0) ::close(fd);
-        if (end < 512) throw Refusal(fmt::format("{}: {}", path, end < 0 ? "cannot be read as a disk image" : "smaller than a sector"));
-        return static_cast<std::uint64_t>(end) / 512;
     }
 
     static std::string default_uri(Context& context, const PrivateDaemon* own, const std::string& device) {
