@@ -73,8 +73,8 @@ class ExceptionTable {
     static constexpr std::uint64_t kRunMax = 1u << 16;
     static constexpr unsigned kLeafEntries = 341;
     static constexpr unsigned kPageLeaves = 128;
-    static constexpr std::size_t kSpareLow = 8;
-    static constexpr std::size_t kSpareFull = 32;
+    static constexpr std::size_t kSpareLow = 2;
+    static constexpr std::size_t kSpareFull = 8;
 
     struct Leaf {
         std::array<Entry, kLeafEntries> entries;

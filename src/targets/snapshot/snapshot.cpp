@@ -27,7 +27,6 @@ Snapshot::Snapshot(Env& env, OriginGroup& group, Config config, LostStores* lost
 Snapshot::~Snapshot() = default;
 
 Job<Result<void>> Snapshot::load() {
-    table_.reserve();
     auto loading = store_->load(&table_);
     auto valid = co_await loading;
     if (!valid) co_return fail(valid);
