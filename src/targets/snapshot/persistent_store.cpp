@@ -308,7 +308,9 @@ Job<void> PersistentStore::commit_loop() {
             auto wait = work_.wait();
             co_await wait;
         }
-        auto committing = commit_batch(published_);
+        std::uint64_t end = published_;
+        if (end - written_ > 1 && env_.chaos.fires("snapshot.small_commit")) end = written_ + 1;
+        auto committing = commit_batch(end);
         const IoStatus status = co_await committing;
         if (status != IoStatus::ok) {
             failed_ = true;
@@ -352,7 +354,8 @@ Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
     // Up to the next chunk of metadata.
     const std::uint64_t stride = geometry_.exceptions_per_area() + 1;
     const std::uint64_t next_area = (next_free_.v - 1) / stride * stride + stride + 1;
-    const std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, next_area - next_free_.v});
+    std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, next_area - next_free_.v});
+    if (n > 1 && env_.chaos.fires("snapshot.short_run")) n = 1;
     const Allocation given{next_free_, {n}};
     next_free_ += given.count;
     if (geometry_.is_metadata(next_free_)) next_free_ += Chunks{1};
