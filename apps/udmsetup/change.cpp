@@ -20,8 +20,8 @@ DeviceRef first_device(Session& session, std::span<const std::string>& rest) {
     return device;
 }
 
-void refuse_more(Session& session, std::span<const std::string> rest, std::size_t most) {
-    if (rest.size() > most) session.fail("Incorrect number of arguments.");
+void refuse_more(std::span<const std::string> rest, std::size_t most) {
+    if (rest.size() > most) throw WrongWords{};
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ void verb_load(Session& session) {
     if (options.words.empty() && !options.uuid && !options.major) session.fail("Please specify device.");
     std::span<const std::string> rest;
     const DeviceRef device = first_device(session, rest);
-    refuse_more(session, rest, 1);
+    refuse_more(rest, 1);
     Json params{{"table", read_table(session, rest.empty() ? nullptr : &rest[0])}};
     if (options.readonly) params["read_only"] = true;
     session.call("reload", device, "table.load", std::move(params));
@@ -71,7 +71,7 @@ void verb_rename(Session& session) {
     std::span<const std::string> rest;
     const DeviceRef device = first_device(session, rest);
     if (rest.empty()) session.fail("No device specified.");
-    refuse_more(session, rest, 1);
+    refuse_more(rest, 1);
     Json params;
     if (session.options.setuuid) {
         params["new_uuid"] = session.new_uuid(rest[0]);
@@ -86,7 +86,7 @@ void verb_rename(Session& session) {
 void verb_message(Session& session) {
     std::span<const std::string> rest;
     const DeviceRef device = first_device(session, rest);
-    if (rest.empty()) session.fail("Incorrect number of arguments.");
+    if (rest.empty()) throw WrongWords{};
     char* end = nullptr;
     errno = 0;
     const std::uint64_t sector = std::strtoull(rest[0].c_str(), &end, 10);
@@ -111,7 +111,7 @@ void verb_message(Session& session) {
 void verb_setgeometry(Session& session) {
     std::span<const std::string> rest;
     const DeviceRef device = first_device(session, rest);
-    if (rest.size() != 4) session.fail("Incorrect number of arguments.");
+    if (rest.size() != 4) throw WrongWords{};
     for (const std::string& word : rest) {
         if (!parse_u64(word)) {
             session.error("device-mapper: setgeometry ioctl on {} failed: Invalid argument", device.words());
@@ -128,7 +128,7 @@ void verb_setgeometry(Session& session) {
 void verb_wait(Session& session) {
     std::span<const std::string> rest;
     const DeviceRef device = first_device(session, rest);
-    refuse_more(session, rest, 1);
+    refuse_more(rest, 1);
     const std::uint64_t number = rest.empty() ? 0 : std::strtoull(rest[0].c_str(), nullptr, 10);
     if (!session.find(device)) {
         session.fail("device-mapper: waitevent ioctl on {} failed: No such device or address",

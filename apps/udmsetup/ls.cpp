@@ -59,9 +59,8 @@ struct TreeOptions {
 
 class DeviceTree {
   public:
-    DeviceTree(Session& session, const TreeOptions& options)
+    DeviceTree(Session& session, const TreeOptions& options, const Json& all)
         : session_{session}, options_{options}, rows_{session} {
-        const Json all = session.list();
         for (const Json& info : all) add(info);
     }
 
@@ -159,7 +158,9 @@ void show_tree(Session& session) {
         }
         return;
     }
-    DeviceTree{session, options}.print();
+    const Json all = session.list();
+    if (all.empty()) session.print("{}\n", kNoDevices);
+    DeviceTree{session, options, all}.print();
 }
 
 // Runs the command with the device's path as the last word; how it ends doesn't matter.

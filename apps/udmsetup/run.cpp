@@ -41,12 +41,19 @@ bool check_fields(const Options& options, std::FILE* err) {
 
 std::string json_text(const Json& value) { return value.dump(2, ' ', false, Json::error_handler_t::replace); }
 
+void print_wrong_words(const Verb& verb, std::FILE* out, std::FILE* err) {
+    std::fflush(out);
+    fmt::print(err, "Incorrect number of arguments.\nUsage: udmsetup {}\n", verb.usage);
+}
+
 int run_once(Session& session, const Verb& verb, std::FILE* err) {
     try {
         verb.run(session);
         return 0;
     } catch (const VerbFailed&) {
         session.error("Command failed.");
+    } catch (const WrongWords&) {
+        print_wrong_words(verb, session.out(), err);
     } catch (const BadTable& bad) {
         session.error("{}", bad.what());
         session.error("Command failed.");
@@ -84,7 +91,7 @@ int run(const Options& options, std::FILE* out, std::FILE* err, const Session::C
     if (!check_fields(options, err)) return 1;
     const bool asked = options.help || options.version;
     if (!asked && (options.words.size() < verb->least || options.words.size() > verb->most)) {
-        fmt::print(err, "Incorrect number of arguments.\nUsage: udmsetup {}\n", verb->usage);
+        print_wrong_words(*verb, out, err);
         return 1;
     }
 

@@ -20,6 +20,8 @@ using ctl::Json;
 
 // The verb failed and has said why; "Command failed." and the exit status are what is left.
 class VerbFailed {};
+// The verb got words it cannot take: its usage is printed.
+class WrongWords {};
 
 // Which device a command is about: by name, else by uuid, else by number.
 struct DeviceRef {
