@@ -107,7 +107,7 @@ TEST(UdmsetupInfo, PrintsTheBlockOfEachDevice) {
               "LIVE & INACTIVE\n"
               "Open count:        2\nEvent number:      0\nMajor, minor:      253, 0\nNumber of targets: "
               "1\nUUID: UU-1\n\n");
-    EXPECT_EQ(run_tool(daemon, {"info", "ro"}).out.substr(22, 58),
+    EXPECT_EQ(run_tool(daemon, {"info", "ro"}).out.substr(22, 59),
               "State:             SUSPENDED (READ-ONLY) (DEFERRED REMOVE)\n");
     EXPECT_EQ(
         run_tool(daemon, {"info", "empty"}).out,
