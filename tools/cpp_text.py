@@ -7,10 +7,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def tracked_files(root=ROOT):
-    """Files of the tree that git knows or would add, relative to root, in order."""
-    listed = subprocess.run(
-        ["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"], check=True, capture_output=True, text=True
-    ).stdout.split("\0")
+    """Files of the tree that git knows or would add, relative to root, in order. Without git (a tree from an archive, or one
+    of another user's): all but what is hidden or below build/."""
+    try:
+        listed = subprocess.run(["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"], check=True,
+                                capture_output=True, text=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = []
+        for where, folders, files in os.walk(root):
+            folders[:] = [f for f in folders if not f.startswith(".") and f not in ("build", "__pycache__")]
+            listed += [os.path.relpath(os.path.join(where, f), root) for f in files]
     return sorted(f for f in set(listed) if f and os.path.isfile(os.path.join(root, f)))
 
 
