@@ -363,6 +363,13 @@ Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
     return given;
 }
 
+Chunks PersistentStore::left() const noexcept {
+    const std::uint64_t chunks = room().v, places = geometry_.capacity(chunks);
+    if (next_free_.v >= chunks || reserved_ >= places) return {0};
+    const std::uint64_t areas = geometry_.areas_within(chunks) - geometry_.areas_within(next_free_.v);
+    return {std::min(chunks - next_free_.v - areas, places - reserved_)};
+}
+
 void PersistentStore::publish(Chunk old_first, Chunk new_first, Chunks count) noexcept {
     for (std::uint64_t i = 0; i < count.v; ++i) {
         tail_.push_back({old_first.v + i, new_first.v + i});

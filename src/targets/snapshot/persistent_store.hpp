@@ -31,6 +31,7 @@ class PersistentStore final : public Store {
     void start(Failure& failure) noexcept override;
     Job<void> stop() override;
     Allocation allocate(Chunks wanted) noexcept override;
+    Chunks left() const noexcept override;
     void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept override;
     bool maybe_volatile(Chunk old_first, Chunks count) const noexcept override;
     bool when_durable(Waiter& waiter) noexcept override;

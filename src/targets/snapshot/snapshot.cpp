@@ -160,6 +160,8 @@ Sectors Snapshot::fits(const Io& io) const noexcept {
     static constexpr std::uint64_t kBytesMax = 512 * 1024;
     plain_end = std::min(plain_end, first + Chunks{std::max<std::uint64_t>(1, kBytesMax / size.bytes())});
     if (plain_end == end && !covers_whole(io, end - Chunks{1})) plain_end = end - Chunks{1};
+    // What no longer fits is written chunk by chunk, as far as it does: the kernel's answer, too.
+    if (plain_end > first + store_->left()) plain_end = first + Chunks{1};
     return until(std::max(plain_end, first + Chunks{1}));
 }
 
@@ -258,7 +260,7 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
         job->start();
         return nullptr;
     }
-    // Full. What was allocated before stays unused: it belongs to no exception.
+    // Full. Unless the device has just shrunk, the request is of one chunk (see fits()) and nothing was allocated.
     if (config_.persistent && config_.overflow_supported) {
         overflowed_ = true;
         if (events_) events_->raise(EventKind::target, "snapshot overflow: the COW device is full");

@@ -23,6 +23,10 @@ class TransientStore final : public Store {
         next_free_ += given.count;
         return given;
     }
+    Chunks left() const noexcept override {
+        const Chunks room = chunk_.whole(cow_.limits().size);
+        return {next_free_.v < room.v ? room.v - next_free_.v : 0};
+    }
     void publish(Chunk, Chunk, Chunks) noexcept override {}
     bool maybe_volatile(Chunk, Chunks) const noexcept override { return false; }
     bool when_durable(Waiter&) noexcept override { return false; }
