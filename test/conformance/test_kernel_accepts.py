@@ -1,0 +1,270 @@
+"""Linux takes the snapshot stores that udm writes, with the same status and content; goes on writing; and udm takes them back.
+
+Linux runs in tools/kernel-oracle. Where it can't be had, the store that udm writes is compared with the one that Linux accepted
+when the result was recorded (recorded/*.json); a store with other bytes is skipped, since only Linux can judge it.
+UDM_ORACLE=require (./dev soak) makes a missing oracle a failure, UDM_ORACLE_RECORD=1 writes the recorded results anew."""
+
+import datetime
+import hashlib
+import json
+import os
+import random
+import sys
+
+import pytest
+
+import pattern
+from udmtest import ROOT, Daemon, wait_until
+from volume import Volume
+
+sys.path.insert(0, os.path.join(ROOT, "tools/kernel-oracle"))
+
+import oracle  # noqa: E402
+
+RECORDED = os.path.join(ROOT, "test/conformance/recorded")
+ORIGIN_SEED = 1
+
+# What Linux does with a store: says what it sees, writes on, says it again, and leaves it clean.
+LINUX = r"""
+size=$(blockdev --getsz /dev/disk/origin)
+sha() { dd if="$1" bs=1M iflag=direct 2>/dev/null | sha256sum | cut -c1-64; }
+up() {
+    echo "0 $size snapshot /dev/disk/origin /dev/disk/cow $KIND $CHUNK" | dmsetup create s
+    echo "0 $size snapshot-origin /dev/disk/origin" | dmsetup create o
+}
+down() { dmsetup remove o; dmsetup remove s; }
+put() { yes "written by Linux, $2" | head -c 4096 | dd of=/dev/mapper/$1 bs=4096 seek="$2" conv=notrunc oflag=direct iflag=fullblock 2>/dev/null; }
+up
+echo "status: $(dmsetup status s)"
+if [ "$(dmsetup status s | cut -d' ' -f4)" = Invalid ]; then
+    dd if=/dev/mapper/s of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null && echo "an invalid snapshot was read"
+    down
+    exit 0
+fi
+echo "snapshot: $(sha /dev/mapper/s)"
+if [ "$KIND" = P ]; then
+    for at in 3 700 701 702 1500 2047; do put o $at; done
+    for at in 5 701 900 1501; do put s $at; done
+    echo "status after: $(dmsetup status s)"
+    echo "snapshot after: $(sha /dev/mapper/s)"
+    echo "origin after: $(sha /dev/mapper/o)"
+fi
+down
+"""
+
+
+@pytest.fixture(scope="session")
+def linux():
+    """The module `oracle`, or an oracle.NoOracle that says why it can't be had."""
+    try:
+        oracle.prepare()
+        return oracle
+    except oracle.NoOracle as reason:
+        if os.environ.get("UDM_ORACLE") == "require":
+            pytest.fail(f"the kernel oracle is required here: {reason}")
+        return reason
+
+
+def sha256_of_file(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Store:
+    """An origin and a COW file, written through udm."""
+
+    def __init__(self, folder, chunk, origin_size, cow_size, kind="P"):
+        self.folder, self.chunk, self.size, self.kind = folder, chunk, origin_size // pattern.SECTOR, kind
+        self.origin, self.cow = os.path.join(folder, "origin.img"), os.path.join(folder, "cow.img")
+        with open(self.origin, "wb") as file:
+            file.write(pattern.sectors(ORIGIN_SEED, 0, self.size))
+        with open(self.cow, "wb") as file:
+            file.truncate(cow_size)
+        self.status = self.snapshot = None  # as udm has them, set by look()
+
+    def up(self, daemon, origin=None):
+        origin = origin or self.origin
+        daemon.create("s", f"0 {self.size} snapshot {origin} {self.cow} {self.kind} {self.chunk}")
+        daemon.create("o", f"0 {self.size} snapshot-origin {origin}")
+
+    def down(self, daemon):
+        daemon.remove("o")
+        daemon.remove("s")
+
+    def look(self, daemon):
+        """Loads the store as it is on disk; notes status and content, leaves it."""
+        self.up(daemon)
+        self.status = daemon.status("s")
+        if self.status.endswith("Invalid"):
+            self.snapshot = None
+            with Volume(daemon, "s") as s:
+                assert not s.can_read()
+        else:
+            with Volume(daemon, "s") as s:
+                self.snapshot = s.sha256()
+        self.down(daemon)
+
+
+# ------------------------------------------------------------------------------------------- the stores
+def several_areas(chunk, megabytes):
+    """Single chunks, parts of chunks and runs in no order, to origin and snapshot, over more than two metadata areas
+    (an area holds 32 exceptions for each sector of a chunk)."""
+
+    def make(folder, daemon):
+        store = Store(folder, chunk, megabytes << 20, megabytes << 20)
+        chance = random.Random(chunk)
+        chunks = list(range(store.size // chunk))
+        chance.shuffle(chunks)
+        store.up(daemon)
+        with Volume(daemon, "s") as s, Volume(daemon, "o") as o:
+            touched, seed = set(), 100
+            while len(touched) < 32 * chunk + 40:
+                at, run = chunks.pop(), chance.choice((1, 1, 1, 4, 16))
+                first, count = at * chunk, min(run * chunk, store.size - at * chunk)
+                if run == 1 and chance.random() < 0.5:
+                    first, count = first + chance.randrange(chunk), 1
+                seed += 1
+                assert chance.choice((s, o)).write_pattern(seed, first, count)
+                touched.update(range(first // chunk, (first + count - 1) // chunk + 1))
+            s.flush()
+        store.down(daemon)
+        store.look(daemon)
+        return store
+
+    return make
+
+
+def with_holes(chunk):
+    """Killed while copies were under way between finished ones: the store has chunks that nobody refers to."""
+
+    def make(folder, daemon):
+        store = Store(folder, chunk, 8 << 20, 8 << 20)
+        half = store.size // 2
+        # The upper half of the origin can be read only after an hour: copies of it stay under way.
+        daemon.create("slow", f"0 {half} linear {store.origin} 0\n{half} {half} delay {store.origin} {half} 3600000")
+        store.up(daemon, "udm:slow")
+
+        def allocated():
+            return int(daemon.status("s").split()[3].split("/")[0])
+
+        s = Volume(daemon, "s")
+        hanging = []
+        for i in range(6):
+            before = allocated()
+            at = (half + i * 4 * chunk) * pattern.SECTOR
+            hanging.append(s.handle.aio_pwrite(b"part of a chunk ".ljust(512, b"."), at))
+            while s.handle.poll(0) > 0:
+                pass
+            wait_until(lambda: allocated() > before, "the copy's chunk to be allocated")
+            assert s.write_pattern(200 + i, i * 3 * chunk, chunk)
+            s.flush()
+        daemon.kill()
+        daemon.start()
+        store.look(daemon)
+        with open(store.cow, "rb") as file:
+            used = int(store.status.split()[3].split("/")[0]) // chunk
+            file.seek(chunk * pattern.SECTOR)
+            area = file.read(chunk * pattern.SECTOR)
+        entries = [area[i : i + 16] for i in range(0, len(area), 16)]
+        new_chunks = [int.from_bytes(e[8:], "little") for e in entries if any(e[8:])]
+        assert len(new_chunks) == 6 and used - 2 > len(new_chunks), "there are no holes"
+        return store
+
+    return make
+
+
+def full(kind, chunk):
+    """More written than the COW has room for: P becomes invalid, PO overflows and still reads."""
+
+    def make(folder, daemon):
+        store = Store(folder, chunk, 8 << 20, 40 * chunk * pattern.SECTOR, kind)
+        store.up(daemon)
+        with Volume(daemon, "s") as s, Volume(daemon, "o") as o:
+            assert o.write_pattern(11, 0, 4 * chunk)
+            assert s.write_pattern(12, 1024, 3 * chunk)
+            if kind == "P":
+                assert o.write_pattern(13, 4000, 60 * chunk), "the origin goes on"
+            else:
+                assert not s.write_pattern(13, 4000, 60 * chunk), "the snapshot is full"
+        wanted = "Invalid" if kind == "P" else "Overflow"
+        assert daemon.status("s").endswith(wanted)
+        store.down(daemon)
+        store.look(daemon)
+        return store
+
+    return make
+
+
+STORES = {
+    "chunk8-areas": several_areas(8, 16),
+    "chunk16-areas": several_areas(16, 24),
+    "chunk64-areas": several_areas(64, 112),
+    "chunk8-holes": with_holes(8),
+    "chunk16-holes": with_holes(16),
+    "chunk64-holes": with_holes(64),
+    "chunk8-invalid": full("P", 8),
+    "chunk64-invalid": full("P", 64),
+    "chunk8-overflow": full("PO", 8),
+    "chunk16-overflow": full("PO", 16),
+}
+
+
+def said(answer, what):
+    (line,) = [line for line in answer.output.splitlines() if line.startswith(what + ": ")]
+    return line[len(what) + 2 :]
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_linux_takes_our_store_and_we_take_it_back(name, linux, folder):
+    with Daemon(folder) as daemon:
+        store = STORES[name](folder, daemon)
+        made = {"cow_sha256": sha256_of_file(store.cow), "origin_sha256": sha256_of_file(store.origin)}
+        if isinstance(linux, oracle.NoOracle):
+            compare_with_recorded(name, made, store, linux)
+            return
+        answer = linux.run(LINUX, {"origin": store.origin, "cow": store.cow}, {"KIND": store.kind, "CHUNK": str(store.chunk)}, 300)
+        assert answer.status == 0, answer.output + answer.kernel_log
+        # The status counts sectors of the COW in use, so it shows where Linux would go on allocating.
+        assert said(answer, "status") == store.status
+        recorded = {**made, "status": store.status, "linux": oracle.version(),
+                    "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}
+        if store.snapshot is not None:
+            assert said(answer, "snapshot") == store.snapshot
+            recorded["snapshot_sha256"] = store.snapshot
+        if store.snapshot is not None and store.kind == "P":
+            store.look(daemon)
+            assert store.status == said(answer, "status after")
+            assert store.snapshot == said(answer, "snapshot after")
+            assert sha256_of_file(store.origin) == said(answer, "origin after")
+            recorded["written_on_by_linux"] = {"status": store.status, "snapshot_sha256": store.snapshot}
+        if os.environ.get("UDM_ORACLE_RECORD"):
+            os.makedirs(RECORDED, exist_ok=True)
+            with open(os.path.join(RECORDED, name + ".json"), "w", encoding="utf-8") as file:
+                json.dump(recorded, file, indent=2)
+                file.write("\n")
+
+
+def compare_with_recorded(name, made, store, reason):
+    with open(os.path.join(RECORDED, name + ".json"), encoding="utf-8") as file:
+        recorded = json.load(file)
+    if {key: recorded[key] for key in made} != made:
+        pytest.skip(f"the store differs from the one that Linux accepted on {recorded['date']}, and Linux isn't here to judge it: "
+                    f"{reason}")
+    assert store.status == recorded["status"]
+    assert store.snapshot == recorded.get("snapshot_sha256")
+
+
+def test_the_oracle_gives_the_answers_of_the_fixtures(linux, folder):
+    """Linux in the oracle, today, sees in a fixture what Linux saw when it was made."""
+    from test_fixtures import Fixture
+
+    if isinstance(linux, oracle.NoOracle):
+        pytest.skip(f"no kernel oracle: {linux}")
+    fixture = Fixture("snapshot-chunk8-scattered")
+    disks = {name: os.path.join(folder, name + ".img") for name in ("origin", "cow")}
+    for name, path in disks.items():
+        fixture.unpack(name, path)
+    answer = linux.run(LINUX, disks, {"KIND": "P", "CHUNK": "8"})
+    assert answer.status == 0, answer.output + answer.kernel_log
+    assert said(answer, "status") == "0 16384 snapshot 152/8192 16"
+    assert said(answer, "snapshot") == fixture.sums["mapped-snapshot-again"]
