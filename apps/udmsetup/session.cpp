@@ -68,7 +68,10 @@ std::optional<Json> Session::find(const DeviceRef& device) {
     }
 }
 
-Json Session::list() { return ask("device.list"); }
+Json Session::list() {
+    if (!daemon_) daemon_ = connect_(options.socket);
+    return ctl::call_for_all(*daemon_, "device.list", "name");
+}
 
 DeviceRef Session::device_named(const std::string& word) {
     std::string_view name = word;

@@ -52,6 +52,19 @@ CallError::CallError(const Json& error)
     }
 }
 
+Json call_for_all(Endpoint& endpoint, std::string_view method, const char* key, Json params) {
+    constexpr std::size_t kPart = 1000;    // infos of 300 to 500 bytes: well below 1 MiB
+    params["limit"] = kPart;
+    Json all = Json::array();
+    for (;;) {
+        Json part = endpoint.call(method, params);
+        const bool last = part.size() < kPart;
+        for (Json& item : part) all.push_back(std::move(item));
+        if (last) return all;
+        params["after"] = all.back().at(key);
+    }
+}
+
 Client::Client(std::string path) : path_{std::move(path)} {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;

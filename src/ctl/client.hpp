@@ -49,6 +49,10 @@ class Endpoint {
     virtual Json call(std::string_view method, Json params = Json::object()) = 0;
 };
 
+// The whole of a list that is answered in parts (docs/protocol.md: limit, after). `key` is the member of an item that
+// says where the next part goes on.
+Json call_for_all(Endpoint& endpoint, std::string_view method, const char* key, Json params = Json::object());
+
 class Client final : public Endpoint {
   public:
     // Connects. Throws NoDaemon.

@@ -151,6 +151,25 @@ TEST(ControlClient, TakesAnswersOfSeveralMegabytes) {
     EXPECT_EQ(client.call("device.list"), text);
 }
 
+TEST(ControlClient, AsksForLongListsInParts) {
+    struct Names final : Endpoint {
+        Json call(std::string_view, Json params) override {
+            ++calls;
+            const unsigned from = params.contains("after") ? params["after"].get<unsigned>() + 1 : 0;
+            Json part = Json::array();
+            for (unsigned n = from; n < 2500 && part.size() < params["limit"].get<std::size_t>(); ++n) {
+                part.push_back({{"name", n}});
+            }
+            return part;
+        }
+        int calls = 0;
+    } names;
+    const Json all = call_for_all(names, "device.list", "name");
+    ASSERT_EQ(all.size(), 2500u);
+    EXPECT_EQ(all[2499]["name"], 2499);
+    EXPECT_EQ(names.calls, 3);
+}
+
 TEST(ControlSocketPath, IsTheOptionElseTheVariableElseTheUsersFolder) {
     ::setenv("UDM_SOCKET", "/tmp/variable", 1);
     EXPECT_EQ(control_socket_path("/tmp/option"), "/tmp/option");
