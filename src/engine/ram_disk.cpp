@@ -6,11 +6,17 @@
 #include <bit>
 #include <cstring>
 
+#include "base/abandon.hpp"
+
 namespace udm {
 namespace {
 
 // Copying this much, or freeing its pages, takes a tenth of a millisecond; more is left to a helper thread.
 constexpr std::uint64_t kInPlaceMax = std::uint64_t{1} << 20;
+// The first lines of what a request is about come from memory while those before it are served: with 32 small
+// ones at a time that is a third of their cost.
+constexpr std::uint64_t kLine = 64;
+constexpr std::uint64_t kPrefetched = 8 * kLine;
 
 void* reserve(std::uint64_t bytes) {
     void* memory =
@@ -145,8 +151,22 @@ void RamDisk::submit(Io& io) noexcept {
             UNREACHABLE();
     }
     if (bytes > kInPlaceMax) return loop_.start(helper_calls_.take(*this, io));
-    serve(io);
-    loop_.complete_later(io, IoStatus::ok);
+    for (std::uint64_t at = 0; at < kPrefetched; at += kLine)
+        __builtin_prefetch(memory_->data() + offset + at);
+    waiting_.push_back(io);
+    if (!linked()) loop_.post(*this);
+}
+
+void RamDisk::run() noexcept {
+    std::uint64_t bytes = 0;
+    while (Io* io = waiting_.pop_front_or_null()) {
+        serve(*io);
+        bytes += to_bytes(io->extent.length);
+        loop_.complete_later(*io, IoStatus::ok);
+        if (bytes < kInPlaceMax) continue;
+        if (!waiting_.empty()) loop_.post(*this);  // in a turn to come
+        return;
+    }
 }
 
 void RamDisk::serve(Io& io) noexcept {
@@ -166,6 +186,11 @@ void RamDisk::serve(Io& io) noexcept {
             break;
     }
     UNREACHABLE();
+}
+
+RamDisk::~RamDisk() {
+    ASSERT(waiting_.empty() || Abandoning::now());
+    if (linked()) unlink();
 }
 
 RamDisk::HelperCall::HelperCall(RamDisk& disk, Io& io) noexcept : disk_{disk}, io_{io} { kind = Kind::call; }

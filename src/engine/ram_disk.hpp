@@ -42,9 +42,10 @@ class Memory {
     const std::uint64_t bytes_;
 };
 
-class RamDisk final : public Disk {
+class RamDisk final : public Disk, private Task {
   public:
     RamDisk(Loop& loop, std::shared_ptr<Memory> memory);
+    ~RamDisk() override;
 
     void submit(Io& io) noexcept override;
     const Limits& limits() const noexcept override { return limits_; }
@@ -62,11 +63,13 @@ class RamDisk final : public Disk {
         Io& io_;
     };
 
-    void serve(Io& io) noexcept;  // reads, writes and clears; any thread
+    void run() noexcept override;  // serves what waits
+    void serve(Io& io) noexcept;   // reads, writes and clears; any thread
 
     Loop& loop_;
     const std::shared_ptr<Memory> memory_;
     Limits limits_;
+    List<Io> waiting_;
     Pool<HelperCall> helper_calls_{8};
 };
 
