@@ -39,39 +39,37 @@ void Loop::signal() noexcept {
 }
 
 void Loop::post_remote(Task& task) noexcept {
-    bool asleep;
     {
         const std::lock_guard lock{mutex_};
         remote_.push_back(task);
-        remote_pending_.store(true, std::memory_order_release);
-        asleep = std::exchange(asleep_, false);
     }
-    if (asleep) signal();
+    rouse();
 }
 
 void Loop::finished(Operation& op, int n) noexcept {
-    bool asleep;
     {
         const std::lock_guard lock{mutex_};
         op.result = n;
         finished_.push_back(op);
-        remote_pending_.store(true, std::memory_order_release);
-        asleep = std::exchange(asleep_, false);
     }
-    if (asleep) signal();
+    rouse();
+}
+
+// Either the loop sees the flag before it sleeps, or this sees that it sleeps: both are sequentially
+// consistent.
+void Loop::rouse() noexcept {
+    remote_pending_.store(true);
+    if (asleep_.exchange(false)) signal();
 }
 
 bool Loop::fall_asleep() noexcept {
-    const std::lock_guard lock{mutex_};
-    if (!remote_.empty() || !finished_.empty() || stopping_.load(std::memory_order_relaxed)) return false;
-    asleep_ = true;
-    return true;
+    asleep_.store(true);
+    if (!remote_pending_.load()) return true;
+    asleep_.store(false);
+    return false;
 }
 
-void Loop::wake_up() noexcept {
-    const std::lock_guard lock{mutex_};
-    asleep_ = false;
-}
+void Loop::wake_up() noexcept { asleep_.store(false, std::memory_order_relaxed); }
 
 void Loop::take_remote() noexcept {
     if (!remote_pending_.load(std::memory_order_acquire)) return;
@@ -79,7 +77,7 @@ void Loop::take_remote() noexcept {
     List<Operation> operations;
     {
         const std::lock_guard lock{mutex_};
-        remote_pending_.store(false, std::memory_order_relaxed);
+        remote_pending_.store(false);
         tasks.take_all(remote_);
         operations.take_all(finished_);
     }
@@ -94,7 +92,9 @@ void Loop::perform_later(Operation& op) noexcept {
 
 Result<void> Loop::launch(unsigned index) {
     std::promise<Result<void>> ready;
-    thread_ = std::thread{[this, index, &ready] {
+    auto answer = ready.get_future();
+    // The promise moves: here it would be gone while the thread is still setting it.
+    thread_ = std::thread{[this, index, ready = std::move(ready)]() mutable {
         sigset_t all;
         ::sigfillset(&all);
         ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
@@ -107,7 +107,7 @@ Result<void> Loop::launch(unsigned index) {
         close();
         clear_current();
     }};
-    Result<void> opened = ready.get_future().get();
+    Result<void> opened = answer.get();
     if (!opened) thread_.join();
     return opened;
 }
@@ -143,11 +143,8 @@ void Loop::run() noexcept {
 
 void Loop::stop() noexcept {
     if (!running()) return;
-    {
-        const std::lock_guard lock{mutex_};
-        stopping_.store(true, std::memory_order_release);
-        if (std::exchange(asleep_, false)) signal();
-    }
+    stopping_.store(true);
+    rouse();
     thread_.join();
 }
 

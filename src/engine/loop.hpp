@@ -85,6 +85,7 @@ class Loop : public Reactor {
     void run() noexcept;
     void take_remote() noexcept;
     Nanoseconds trim_buffers() noexcept;
+    void rouse() noexcept;
     void signal() noexcept;
 
     EngineShared& shared_;
@@ -94,10 +95,9 @@ class Loop : public Reactor {
     List<Leftover> leftovers_;
     std::atomic<bool> stopping_{false};
 
-    // Shared with other threads, under the mutex but for the flag.
-    std::mutex mutex_;
-    std::atomic<bool> remote_pending_{false};
-    bool asleep_ = false;
+    std::atomic<bool> remote_pending_{false};  // there is something under the mutex, or it is time to stop
+    std::atomic<bool> asleep_{false};
+    std::mutex mutex_;  // of the lists
     List<Task> remote_;
     List<Operation> finished_;
 
