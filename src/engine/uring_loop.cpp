@@ -14,6 +14,7 @@ namespace udm {
 namespace {
 
 constexpr unsigned kEntries = 512;
+constexpr unsigned kEntriesMin = 8;
 constexpr unsigned kBuffersMax = 4096;  // of 1 MiB each, mostly
 constexpr unsigned kFilesMax = 16384;
 constexpr unsigned kReapMax = 512;
@@ -24,6 +25,14 @@ constexpr unsigned kNeeded[] = {
     IORING_OP_ACCEPT, IORING_OP_SENDMSG,   IORING_OP_ASYNC_CANCEL,
 };
 
+std::unexpected<Error> not_to_be_had(int rc) {
+    const char* where = rc == -ENOMEM
+                            ? "too little memory may be locked, see `ulimit -l`"
+                            : "see /proc/sys/kernel/io_uring_disabled and the container's seccomp filter";
+    return fail(Errc::unsupported,
+                fmt::format("io_uring is not to be had here: {} ({})", std::strerror(-rc), where));
+}
+
 }  // namespace
 
 UringLoop::~UringLoop() { ASSERT(!opened_); }
@@ -32,10 +41,7 @@ Result<void> UringLoop::probe() {
     io_uring ring;
     const int rc = io_uring_queue_init(4, &ring, 0);
     if (rc < 0) {
-        return fail(Errc::unsupported,
-                    fmt::format("io_uring is not to be had here: {} (io_uring_setup; see "
-                                "/proc/sys/kernel/io_uring_disabled and the container's seccomp filter)",
-                                std::strerror(-rc)));
+        return not_to_be_had(rc);
     }
     Result<void> answer{};
     constexpr unsigned kFeatures = IORING_FEAT_NODROP | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG;
@@ -80,8 +86,14 @@ int UringLoop::set_up(unsigned entries) noexcept {
 }
 
 Result<void> UringLoop::open() {
-    const int rc = set_up(kEntries);
-    if (rc < 0) return fail(Errc::unsupported, fmt::format("io_uring_setup: {}", std::strerror(-rc)));
+    int rc = set_up(kEntries);
+    // Newer kernels count the ring itself as locked memory.
+    for (unsigned entries = kEntries / 4; rc == -ENOMEM && entries >= kEntriesMin; entries /= 4) {
+        rc = set_up(entries);
+        if (rc == 0)
+            shared().warn("io_uring has a small queue only (`ulimit -l` limits it): somewhat slower");
+    }
+    if (rc < 0) return not_to_be_had(rc);
     opened_ = true;
     multishot_ = task_flag_;  // as old as these: Linux 5.19
     if (!deferred_ && !plain_)

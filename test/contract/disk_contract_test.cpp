@@ -149,6 +149,22 @@ TEST_P(DiskContract, ServesManyRequestsAtOnce) {
     EXPECT_EQ(data, back);
 }
 
+TEST_P(DiskContract, ServesMoreAtOnceThanAQueueHolds) {
+    constexpr std::size_t kCount = 12000;
+    auto data = pattern(64u << 10, 2);
+    ASSERT_EQ(write(disk(), 0, data), IoStatus::ok);
+    std::vector<char> back(kCount * 512);
+    std::vector<Request> reads;
+    for (std::size_t i = 0; i < kCount; ++i) {
+        reads.push_back({Op::read, {Sector{i % 128}, Sectors{1}}, {{back.data() + i * 512, 512}}});
+    }
+    Submission{reactor(), disk(), reads}.run_and_wait();
+    for (std::size_t i = 0; i < kCount; ++i) {
+        ASSERT_EQ(reads[i].status, IoStatus::ok);
+        ASSERT_EQ(std::memcmp(back.data() + i * 512, data.data() + i % 128 * 512, 512), 0);
+    }
+}
+
 TEST_P(DiskContract, FlushesAndWritesThrough) {
     auto data = pattern(8192, 5);
     EXPECT_EQ(write(disk(), 0, data, {.fua = true}), IoStatus::ok);

@@ -251,7 +251,7 @@ TEST_P(FileDisk, GivesMemoryToItselfOrByName) {
 // A loop device over a file, where we may have one.
 class LoopDevice {
   public:
-    explicit LoopDevice(const std::string& path) {
+    explicit LoopDevice(const std::string& path, unsigned block_size = 512) {
         const int control = ::open("/dev/loop-control", O_RDWR | O_CLOEXEC);
         const int number = control < 0 ? -1 : ::ioctl(control, LOOP_CTL_GET_FREE);
         if (control >= 0) ::close(control);
@@ -262,6 +262,7 @@ class LoopDevice {
         loop_config config{};
         config.fd = static_cast<__u32>(file);
         config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+        config.block_size = block_size;
         ok_ = fd_ >= 0 && file >= 0 && ::ioctl(fd_, LOOP_CONFIGURE, &config) == 0;
         if (file >= 0) ::close(file);
     }
@@ -316,6 +317,35 @@ TEST_P(FileDisk, ServesABlockDeviceByNameAndByNumber) {
     EXPECT_EQ(asked.answer.length, Sectors{100});
     EXPECT_FALSE(asked.answer.hole);
     close(again);
+    close(device);
+}
+
+TEST_P(FileDisk, RefusesWhatIsNoWholeBlockOfTheDevice) {
+    const TempFolder folder{"/var/tmp"};
+    const LoopDevice loop{make_file(folder / "image", 8u << 20), 4096};
+    if (!loop) GTEST_SKIP() << "no loop devices here";
+    auto device = open(loop.path());
+    ASSERT_TRUE(device);
+    EXPECT_EQ(device->disk().limits().logical_block, 4096u);
+    std::vector<char> block = pattern(4096, 1), sector(512), back(4096);
+    EXPECT_EQ(write(device->disk(), 8, block), IoStatus::ok);
+    EXPECT_EQ(read(device->disk(), 8, back), IoStatus::ok);
+    EXPECT_EQ(back, block);
+    EXPECT_EQ(write(device->disk(), 8, sector), IoStatus::invalid);
+    EXPECT_EQ(read(device->disk(), 4, back), IoStatus::invalid);
+    EXPECT_EQ(simple(device->disk(), Op::write_zeroes, 8, 7), IoStatus::invalid);
+    EXPECT_EQ(simple(device->disk(), Op::discard, 9, 8), IoStatus::invalid);
+    // Pieces of a block may be of any length.
+    auto one = block, two = block;
+    EXPECT_EQ(run(device->disk(), {Op::write,
+                                   {Sector{16}, Sectors{16}},
+                                   {{one.data(), 1000}, {two.data(), 4096}, {one.data(), 3096}}})
+                  .status,
+              IoStatus::ok);
+    std::vector<char> all(8192);
+    EXPECT_EQ(read(device->disk(), 16, all), IoStatus::ok);
+    EXPECT_EQ(std::memcmp(all.data() + 1000, block.data(), 4096), 0);
+    EXPECT_EQ(std::memcmp(all.data() + 5096, block.data(), 3096), 0);
     close(device);
 }
 

@@ -1,7 +1,9 @@
 // The contract of Reactor (port/reactor.hpp), and that idleness costs nothing.
-#include <dirent.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
+#include <sys/syscall.h>
 
 #include <atomic>
 #include <barrier>
@@ -265,6 +267,44 @@ TEST_P(ReactorContract, StopsWithRequestsPostedAndTimersArmed) {
     engine().stop();
     engine().stop();  // harmless
     EXPECT_EQ(engine().cpu_ns().size(), 1u);
+}
+
+// Runs `f` on a thread, and whatever threads that one makes, to which io_uring_setup answers `error`, as a
+// container's filter does. False where a filter cannot be set.
+bool where_io_uring_is_forbidden(int error, const std::function<void()>& f) {
+    bool filtered = false;
+    std::thread thread{[&] {
+        sock_filter program[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        const sock_fprog filter{4, program};
+        filtered = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+                   ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+        if (filtered) f();
+    }};
+    thread.join();
+    return filtered;
+}
+
+TEST(EngineStart, UsesThreadsWhereIoUringIsForbiddenAndSaysSo) {
+    for (const int error : {EPERM, ENOSYS}) {
+        const bool filtered = where_io_uring_is_forbidden(error, [&] {
+            auto engine = Engine::start({.reactors = 1});
+            ASSERT_TRUE(engine) << engine.error().message;
+            EXPECT_STREQ((*engine)->kind_name(), "threads");
+            ASSERT_FALSE((*engine)->warnings().empty());
+            EXPECT_NE((*engine)->warnings()[0].find("io_uring is not to be had"), std::string::npos);
+            auto none = Engine::start({.reactors = 1, .kind = EngineConfig::Kind::uring});
+            ASSERT_FALSE(none);
+            EXPECT_EQ(none.error().code, Errc::unsupported);
+            EXPECT_NE(none.error().message.find(std::strerror(error)), std::string::npos)
+                << none.error().message;
+        });
+        if (!filtered) GTEST_SKIP() << "no seccomp here";
+    }
 }
 
 TEST(EngineStart, FindsAKindByItself) {
