@@ -13,12 +13,12 @@ namespace udm::snapshot {
 
 Snapshot::Snapshot(Env& env, OriginGroup& group, Config config, LostStores* lost_stores)
     : env_{env}, group_{group}, config_{std::move(config)}, lost_stores_{lost_stores},
+      block_{whole_sectors(std::max(config_.origin->disk().limits().logical_block, config_.cow->disk().limits().logical_block))},
       gather_{env.reactor, config_.cow->disk()}, idle_signal_{env.reactor}, recorded_signal_{env.reactor} {
-    const Sectors lowest = whole_sectors(std::max(config_.origin->disk().limits().logical_block, config_.cow->disk().limits().logical_block));
-    const Sectors chunk = config_.chunk ? config_.chunk : std::max(Sectors{32}, lowest);
+    const Sectors chunk = config_.chunk ? config_.chunk : std::max(Sectors{32}, block_);
     const ChunkSize size = ChunkSize::of_sectors(static_cast<std::uint32_t>(chunk.v));
     if (config_.persistent) {
-        store_ = std::make_unique<PersistentStore>(env, config_.cow->disk(), size, lowest, config_.cow->words());
+        store_ = std::make_unique<PersistentStore>(env, config_.cow->disk(), size, block_, config_.cow->words());
     } else {
         store_ = std::make_unique<TransientStore>(env.reactor, config_.cow->disk(), size);
     }
@@ -105,7 +105,11 @@ bool Snapshot::covers(Extent extent, Chunk& first, Chunks& count) const noexcept
 Extent Snapshot::origin_extent(Chunk first, Chunks count) const noexcept {
     Extent extent = chunk().extent(first, count);
     const Sector end_of_origin{config_.origin->disk().limits().size.v};
-    if (extent.end() > end_of_origin) extent.length = end_of_origin - extent.first;
+    // Past the end of an origin that has shrunk nothing is cut off: reading there fails, and so it shall.
+    if (extent.end() <= end_of_origin || end_of_origin <= extent.first) return extent;
+    extent.length = end_of_origin - extent.first;
+    // A store's device may have the larger blocks. What is left of the origin's last one no snapshot reaches.
+    if (extent.length > block_) extent.length.v -= extent.length.v % block_.v;
     return extent;
 }
 

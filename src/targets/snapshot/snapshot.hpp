@@ -68,7 +68,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     ChunkSize chunk() const noexcept { return store_->chunk_size(); }
     // The part of `extent` that is the snapshot's concern, as chunks.
     bool covers(Extent extent, Chunk& first, Chunks& count) const noexcept;
-    // A chunk's sectors, clipped at the origin's end.
+    // A chunk's sectors, clipped at the origin's end (to whole blocks of the store's device).
     Extent origin_extent(Chunk first, Chunks count) const noexcept;
     const Part* part_with(Chunk chunk) const noexcept;
     // The first chunk after `chunk` that is in copy, or `end`.
@@ -134,6 +134,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     OriginGroup& group_;
     Config config_;
     LostStores* lost_stores_;
+    Sectors block_;             // the larger logical block of origin and store
     DeviceEvents* events_ = nullptr;
     Layer* layer_ = nullptr;    // the target: frames of requests name it
     std::unique_ptr<Store> store_;

@@ -1,0 +1,55 @@
+// Snapshots where sizes, modes and moments are unusual.
+#include "test/unit/snapshot_fixture.hpp"
+
+namespace udm::test {
+namespace {
+
+class Edges : public SnapshotTest {
+  public:
+    static constexpr std::uint64_t kSize = 4096;
+    void origin(SimDisk::Options options = {}, std::uint64_t size = kSize) {
+        disk("origin", size, options).fill_now({{0}, {size}}, 1);
+        make("o", size, "snapshot-origin", "origin");
+    }
+    void snapshot(const std::string& n, const std::string& kind, unsigned chunk, SimDisk::Options options = {}) {
+        disk("cow" + n, 16384, options);
+        make("s" + n, kSize, "snapshot", "origin cow" + n + " " + kind + " " + std::to_string(chunk));
+    }
+    Request& start(Op op, const std::string& name, std::uint64_t first, std::uint64_t count, std::uint8_t fill = 0) {
+        requests.push_back(std::make_unique<Request>(reactor, (*this)[name], op, Extent{{first}, {count}}, fill));
+        return *requests.back();
+    }
+    std::vector<std::unique_ptr<Request>> requests;
+};
+
+TEST_F(Edges, AnOriginThatHasShrunkFailsRequestsBeyondItsEndAndNothingElse) {
+    disk("disk", kSize).fill_now({{0}, {kSize}}, 1);
+    add("base");
+    opener.add("base-lower", *disks["disk"]);
+    ASSERT_TRUE(load("base", kSize, "snapshot-origin", "base-lower"));
+    ASSERT_TRUE(reactor.run((*this)["base"].resume()));
+    disk("cow", 16384);
+    make("o", kSize, "snapshot-origin", "udm:base");
+    make("s", kSize, "snapshot", "udm:base cow P 8");
+    ASSERT_TRUE(load("base", 1024, "snapshot-origin", "base-lower"));
+    ASSERT_TRUE(reactor.run((*this)["base"].resume()));
+    EXPECT_NE(write("s", 2000, 1, 7), IoStatus::ok);
+    EXPECT_NE(write("o", 3000, 8, 7), IoStatus::ok);
+    EXPECT_EQ(read("o", 0, 8), all(8, 1));
+}
+
+TEST_F(Edges, AStoreWithLargerBlocksThanTheOriginIsWrittenInItsBlocksAtTheOriginsEnd) {
+    disk("origin", kSize + 9).fill_now({{0}, {kSize + 9}}, 1);
+    make("o", kSize + 9, "snapshot-origin", "origin");
+    SimDisk::Options blocks;
+    blocks.limits.logical_block = 4096;
+    disk("cow", 16384, blocks);
+    make("s", kSize + 8, "snapshot", "origin cow P 16");
+    EXPECT_EQ(write("o", kSize, 9, 7), IoStatus::ok);
+    EXPECT_NE(status("s"), "Invalid");
+    EXPECT_EQ(read("s", kSize, 8), all(8, 1));
+    EXPECT_EQ(read("o", kSize, 9), all(9, 7));
+}
+
+}  // namespace
+}  // namespace udm::test
