@@ -51,5 +51,40 @@ TEST_F(Edges, AStoreWithLargerBlocksThanTheOriginIsWrittenInItsBlocksAtTheOrigin
     EXPECT_EQ(read("o", kSize, 9), all(9, 7));
 }
 
+TEST_F(Edges, AnOriginOfMoreChunksThanCanBeCountedIsRefused) {
+    constexpr std::uint64_t kHuge = std::uint64_t{1} << 44;
+    disk("origin", kHuge);
+    disk("cow", 16384);
+    const std::string error = error_of(kHuge, "snapshot", "origin cow N 8");
+    EXPECT_NE(error.find("chunks"), std::string::npos) << error;
+    EXPECT_EQ(error_of(kHuge, "snapshot", "origin cow N 16"), "no error");
+}
+
+TEST_F(Edges, AStoreOnAHugeSparseDeviceIsReadWithTheMemoryOfItsExceptions) {
+    disk("origin", kSize).fill_now({{0}, {kSize}}, 1);
+    constexpr std::uint64_t kHuge = std::uint64_t{1} << 54;
+    disk("cow", kHuge);
+    make("o", kSize, "snapshot-origin", "origin");
+    make("s", kSize, "snapshot", "origin cow P 8");
+    EXPECT_EQ(write("o", 0, 64, 7), IoStatus::ok);
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow P 8");
+    EXPECT_EQ(read("s", 0, 64), all(64, 1));
+}
+
+TEST_F(Edges, AnEntryBeyondTheChunksThatCanBeCountedIsRefused) {
+    disk("origin", kSize).fill_now({{0}, {kSize}}, 1);
+    constexpr std::uint64_t kHuge = std::uint64_t{1} << 54;
+    disk("cow", kHuge);
+    make("s", kSize, "snapshot", "origin cow P 8");
+    remove("s");
+    std::byte bytes[kSectorSize]{};
+    const snapshot::DiskException entry{3, std::uint64_t{1} << 41};
+    std::memcpy(bytes, &entry, sizeof entry);
+    disks["cow"]->write_now({{8}, {1}}, bytes);
+    const std::string error = error_of(kSize, "snapshot", "origin cow P 8");
+    EXPECT_NE(error.find("area 0, entry 0"), std::string::npos) << error;
+}
+
 }  // namespace
 }  // namespace udm::test

@@ -103,15 +103,16 @@ Job<Result<void>> PersistentStore::format() {
     co_return Result<void>{};
 }
 
-Result<void> PersistentStore::check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, ExceptionTable& table,
-                                          std::vector<bool>& used) const {
+Result<void> PersistentStore::check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, const ExceptionTable& table,
+                                          const ExceptionTable& used) const {
     const auto bad = [&](std::string why) {
         return fail(Errc::corrupt, where(fmt::format("area {}, entry {} ({} -> {}): {}", index / geometry_.exceptions_per_area(),
                                                      index % geometry_.exceptions_per_area(), old_chunk.v, new_chunk.v, why).c_str()));
     };
-    if (new_chunk.v >= used.size()) return bad(fmt::format("the device has {} chunks; is it smaller than it was?", used.size()));
+    if (new_chunk.v >= room().v) return bad(fmt::format("the device has {} chunks; is it smaller than it was?", room().v));
+    if (new_chunk.v > ExceptionTable::kChunkMax) return bad("no store has so many chunks");
     if (geometry_.is_metadata(new_chunk)) return bad("points at a chunk of metadata");
-    if (used[new_chunk.v]) return bad("another entry has this COW chunk");
+    if (used.find(new_chunk)) return bad("another entry has this COW chunk");
     if (old_chunk.v > ExceptionTable::kChunkMax) return bad("no origin has so many chunks");
     if (table.find(old_chunk)) return bad("another entry has this origin chunk");
     return {};
@@ -121,7 +122,7 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
     const std::uint64_t per_area = geometry_.exceptions_per_area();
     const std::size_t piece = static_cast<std::size_t>(std::min<std::uint64_t>(kReadPiece, geometry_.chunk().bytes()));
     PooledBuffer buffer{env_.reactor.buffers(), piece};
-    std::vector<bool> used(room().v);
+    ExceptionTable used;    // its size is that of the list, however large the device
     std::uint64_t index = 0;
     Chunk highest{1};
     bool ended = false;
@@ -144,7 +145,7 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
             const Chunk old_chunk{entry.old_chunk}, new_chunk{entry.new_chunk};
             auto checked = check_entry(index, old_chunk, new_chunk, *table, used);
             if (!checked) co_return fail(checked);
-            used[new_chunk.v] = true;
+            used.insert({new_chunk, old_chunk, {1}});
             table->insert({old_chunk, new_chunk, {1}});
             highest = std::max(highest, new_chunk);
             ++index;
@@ -354,7 +355,8 @@ Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
     // Up to the next chunk of metadata.
     const std::uint64_t stride = geometry_.exceptions_per_area() + 1;
     const std::uint64_t next_area = (next_free_.v - 1) / stride * stride + stride + 1;
-    std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, next_area - next_free_.v});
+    std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, next_area - next_free_.v,
+                                ExceptionTable::kChunkMax + 1 - next_free_.v});
     if (n > 1 && env_.chaos.fires("snapshot.short_run")) n = 1;
     const Allocation given{next_free_, {n}};
     next_free_ += given.count;

@@ -45,8 +45,9 @@ class PersistentStore final : public Store {
 
     Job<Result<void>> format();
     Job<Result<void>> read_list(ExceptionTable* table);
-    Result<void> check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, ExceptionTable& table,
-                             std::vector<bool>& used) const;
+    // `used`: from COW chunk to origin chunk.
+    Result<void> check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, const ExceptionTable& table,
+                             const ExceptionTable& used) const;
     Job<IoStatus> write_header(bool valid);
     Job<void> commit_loop();
     Job<IoStatus> commit_batch(std::uint64_t end);

@@ -34,6 +34,11 @@ Job<Result<void>> Snapshot::load() {
         co_return fail(Errc::bad_argument, fmt::format("the target starts at sector {}, which is no multiple of the chunk size {}",
                                                        config_.extent.first.v, store_->chunk_size().sectors().v));
     }
+    if (const Chunk last = store_->chunk_size().of(config_.extent.end() - Sectors{1}); last.v > ExceptionTable::kChunkMax) {
+        co_return fail(Errc::too_large, fmt::format("{} sectors are more than {} chunks of {} sectors, which is all that can be counted",
+                                                    config_.extent.length.v, ExceptionTable::kChunkMax + 1,
+                                                    store_->chunk_size().sectors().v));
+    }
     const bool lost = lost_stores_ && config_.persistent && lost_stores_->is_lost(config_.cow->id());
     if (lost && *valid) {
         // The store could not be told so when it was lost; now it can.
