@@ -86,5 +86,34 @@ TEST_F(Edges, AnEntryBeyondTheChunksThatCanBeCountedIsRefused) {
     EXPECT_NE(error.find("area 0, entry 0"), std::string::npos) << error;
 }
 
+// Discards of whole disks are common when volumes are made.
+TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
+    origin();
+    disks["origin"]->stall(op_bit(Op::write));
+    Request& before = start(Op::write, "o", 0, 8, 7);
+    add("s");
+    disk("cow", 16384);
+    ASSERT_TRUE(load("s", kSize, "snapshot", "origin cow P 8"));
+    bool resumed = false;
+    struct Resume {
+        static Job<void> run(Device* device, bool* done) {
+            auto resuming = device->resume();
+            auto result = co_await resuming;
+            *done = result.has_value();
+        }
+    };
+    reactor.jobs().spawn(Resume::run(&(*this)["s"], &resumed));
+    reactor.run_for(kMillisecond);
+    EXPECT_FALSE(resumed);
+    Request& discard = start(Op::discard, "o", 0, kSize);
+    disks["origin"]->keep_log(true);
+    disks["origin"]->release();
+    reactor.run_until_idle();
+    EXPECT_TRUE(resumed && before.done() && discard.done());
+    for (const auto& one : disks["origin"]->log()) EXPECT_LE(one.extent.length.v, 1024U);
+    EXPECT_EQ(read("s", 0, 8), all(8, 7));
+    EXPECT_EQ(read("s", 8, 512), all(512, 1));
+}
+
 }  // namespace
 }  // namespace udm::test

@@ -28,7 +28,8 @@ class OriginGroup {
     // Null: taken. Else the caller submits it to `origin` (a frame of `layer` counts it until write_done()).
     Disk* route(Io& io, Disk& origin, Layer& layer) noexcept;
     void write_done() noexcept;
-    bool has_snapshots() const noexcept { return !snapshots_.empty(); }
+    // False: writes go down whatever they are. A snapshot on its way in counts, since writes are held back for it.
+    bool looks_at_writes() const noexcept { return !snapshots_.empty() || barrier_ != 0; }
 
     // --- snapshots --------------------------------------------------------------------------------------------------
     // Waits for the writes that are on their way to the origin, holding back others, and adds the snapshot: what

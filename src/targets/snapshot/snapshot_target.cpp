@@ -89,7 +89,7 @@ Job<Result<void>> OriginTarget::load() {
 }
 
 Sectors OriginTarget::fits(const Io& io) noexcept {
-    if (!io.is_write() || !group_->has_snapshots()) return io.extent.length;
+    if (!io.is_write() || !group_->looks_at_writes()) return io.extent.length;
     // Bounds what is looked at, and copied, for one request.
     static constexpr Sectors kMost{1024};
     const Sectors to_boundary{kMost.v - io.extent.first.v % kMost.v};
