@@ -115,5 +115,35 @@ TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
     EXPECT_EQ(read("s", 8, 512), all(512, 1));
 }
 
+TEST_F(Edges, AReadErrorLosesNoSnapshotThatNeededOnlyTheNextChunk) {
+    origin();
+    snapshot("1", "P", 8);
+    snapshot("2", "P", 8);
+    EXPECT_EQ(write("s1", 88, 8, 5), IoStatus::ok);    // needs only chunk 10
+    EXPECT_EQ(write("s2", 80, 8, 5), IoStatus::ok);    // needs only chunk 11
+    disks["origin"]->fail_range({{80}, {8}}, op_bit(Op::read));
+    EXPECT_EQ(write("o", 80, 16, 8), IoStatus::ok);
+    EXPECT_EQ(status("s1"), "Invalid");
+    EXPECT_NE(status("s2"), "Invalid");
+    disks["origin"]->clear_faults();
+    EXPECT_EQ(read("s2", 88, 8), all(8, 1));
+}
+
+TEST_F(Edges, AllCopiesThatThereIsRoomForGoOnWhenALargeOneEnds) {
+    constexpr std::uint64_t kLarge = std::uint64_t{1} << 18;
+    disk("origin", kLarge);
+    make("o", kLarge, "snapshot-origin", "origin");
+    disk("cow", 2 * kLarge);
+    make("s", kLarge, "snapshot", "origin cow P 8");
+    disks["origin"]->stall(op_bit(Op::read));
+    for (std::uint64_t i = 0; i < 64; ++i) start(Op::write, "o", i * 1024, 1024, 7);    // 512 KiB each: all there is
+    for (std::uint64_t i = 0; i < 256; ++i) start(Op::write, "o", 65536 + i * 64, 8, 7);
+    EXPECT_EQ(disks["origin"]->count(Op::read).requests, 64U);
+    disks["origin"]->release();
+    reactor.run_until_idle();
+    EXPECT_GE(disks["origin"]->counters().in_flight_most, 256U);
+    for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::ok);
+}
+
 }  // namespace
 }  // namespace udm::test

@@ -48,13 +48,26 @@ void CopyJob::next_piece() noexcept {
     }
     piece_ = std::min(kPiece, range_.end() - at_);
     if (const Sectors most = source_.limits().max_transfer) piece_ = std::min(piece_, most);
-    if (!buffer_) {
-        const auto bytes = static_cast<std::size_t>(to_bytes(piece_));
-        if (!group_.take_memory(*this, bytes)) return;
-        buffer_ = group_.env().reactor.buffers().take(bytes);
-        buffer_bytes_ = bytes;
-        if (data_ == Data::zeroes) std::memset(buffer_, 0, bytes);
+    for (const Part* part = parts_; one_by_one_ && part; part = part->next) {
+        for (const Sector edge : {part->source.first, part->source.end()}) {
+            if (at_ < edge && edge < at_ + piece_) piece_ = edge - at_;
+        }
     }
+    if (buffer_) {
+        fill_piece();
+        return;
+    }
+    buffer_bytes_ = static_cast<std::size_t>(to_bytes(piece_));
+    if (group_.take_memory(*this, buffer_bytes_)) memory_given();
+}
+
+void CopyJob::memory_given() noexcept {
+    buffer_ = group_.env().reactor.buffers().take(buffer_bytes_);
+    if (data_ == Data::zeroes) std::memset(buffer_, 0, buffer_bytes_);
+    fill_piece();
+}
+
+void CopyJob::fill_piece() noexcept {
     if (data_ == Data::zeroes) {
         piece_ready();
         return;
@@ -71,14 +84,7 @@ void CopyJob::on_complete(Io& io, Frame&) noexcept {
     const IoStatus status = io.status;
     group_.env().reactor.give_io(io);
     if (status != IoStatus::ok) {
-        status_ = status;
-        // The chunk's old content cannot be had. A write to the snapshot fails; snapshots that need it for a write to
-        // the origin are lost, they alone, and the write goes on (decision 11, defect N15).
-        for (Part* part = parts_; part; part = part->next) {
-            part->failed = true;
-            if (!io_) part->snapshot->invalidate("the origin cannot be read where a chunk must be copied");
-        }
-        copied();
+        piece_unreadable(status);
         return;
     }
     if (data_ == Data::origin_patched) {
@@ -95,6 +101,28 @@ void CopyJob::on_complete(Io& io, Frame&) noexcept {
         }
     }
     piece_ready();
+}
+
+// The old content of some chunk cannot be had. A write to the snapshot fails; snapshots that need it for a write to the
+// origin are lost, they alone, and the write goes on (decision 11, defect N15).
+void CopyJob::piece_unreadable(IoStatus status) noexcept {
+    if (io_) {
+        status_ = status;
+        for (Part* part = parts_; part; part = part->next) part->failed = true;
+        copied();
+        return;
+    }
+    if (parts_->next && !one_by_one_) {    // who needs what of it?
+        one_by_one_ = true;
+        next_piece();
+        return;
+    }
+    for (Part* part = parts_; part; part = part->next) {
+        if (part->failed || !part->source.overlaps({at_, piece_})) continue;
+        part->failed = true;
+        part->snapshot->invalidate("the origin cannot be read where a chunk must be copied");
+    }
+    piece_done();
 }
 
 void CopyJob::piece_ready() noexcept {
@@ -115,7 +143,7 @@ void CopyJob::piece_ready() noexcept {
         ++pending_;
         part->snapshot->gather().add(*part);
     }
-    if (--pending_ == 0) copied();    // every part has failed
+    if (--pending_ == 0) piece_done();    // those that need it have failed
 }
 
 void CopyJob::part_written(Part& part, IoStatus status) noexcept {
@@ -125,7 +153,10 @@ void CopyJob::part_written(Part& part, IoStatus status) noexcept {
         part.snapshot->invalidate(std::string{"the COW device cannot be written: "} + to_string(status));
     }
     ASSERT(pending_ > 0);
-    if (--pending_ != 0) return;
+    if (--pending_ == 0) piece_done();
+}
+
+void CopyJob::piece_done() noexcept {
     at_ += piece_;
     const bool all_failed = [this] {
         for (Part* p = parts_; p; p = p->next) {

@@ -53,8 +53,12 @@ class CopyJob final : public ListHook, private Layer {
     friend struct Part;
     friend struct Part::Durable;
     friend class OriginGroup;
-    void next_piece() noexcept;       // when there is memory for it
-    void piece_ready() noexcept;      // the buffer has the data
+    void next_piece() noexcept;
+    void memory_given() noexcept;
+    void fill_piece() noexcept;       // there is a buffer
+    void piece_ready() noexcept;      // it has the data
+    void piece_done() noexcept;
+    void piece_unreadable(IoStatus status) noexcept;
     void part_written(Part& part, IoStatus status) noexcept;
     void copied() noexcept;
     void part_durable() noexcept;
@@ -75,6 +79,7 @@ class CopyJob final : public ListHook, private Layer {
     std::byte* buffer_ = nullptr;
     std::size_t buffer_bytes_ = 0;
     unsigned pending_ = 0;
+    bool one_by_one_ = false;    // a read has failed: pieces end where a part begins or ends
     IoStatus status_{IoStatus::ok};
     List<Waiter> waiters_;
 };

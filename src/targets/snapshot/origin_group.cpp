@@ -197,7 +197,7 @@ void OriginGroup::untrack(TrackedRead& read) noexcept {
 // --- memory of copies -----------------------------------------------------------------------------------------------
 
 bool OriginGroup::take_memory(CopyJob& job, std::size_t bytes) noexcept {
-    if (memory_out_ != 0 && memory_out_ + bytes > kMemoryMax) {
+    if (!starved_.empty() || !has_room(bytes)) {
         starved_.push_back(job);
         return false;
     }
@@ -207,7 +207,11 @@ bool OriginGroup::take_memory(CopyJob& job, std::size_t bytes) noexcept {
 
 void OriginGroup::give_memory(std::size_t bytes) noexcept {
     memory_out_ -= bytes;
-    if (CopyJob* job = starved_.pop_front_or_null()) job->next_piece();
+    while (!starved_.empty() && has_room(starved_.front().buffer_bytes_)) {
+        CopyJob& job = starved_.pop_front();
+        memory_out_ += job.buffer_bytes_;
+        job.memory_given();
+    }
 }
 
 // --- the origins of a reactor ---------------------------------------------------------------------------------------

@@ -46,7 +46,8 @@ class OriginGroup {
     Part& new_part() noexcept { return parts_.take(); }
     void end(CopyJob& job) noexcept { jobs_.give(job); }
     void end(Part& part) noexcept { parts_.give(part); }
-    // Memory of copies under way, bounded (one may always go on). False: the job will be called when there is room.
+    // Memory of copies under way, bounded (one may always go on), in the order in which it was asked for. False: the
+    // job's memory_given() will be called when there is room.
     bool take_memory(CopyJob& job, std::size_t bytes) noexcept;
     void give_memory(std::size_t bytes) noexcept;
     Env& env() noexcept { return env_; }
@@ -70,6 +71,7 @@ class OriginGroup {
 
     // True: nothing to wait for. Else it starts what is missing, and waits.
     bool look(OriginWrite& write) noexcept;
+    bool has_room(std::size_t bytes) const noexcept { return memory_out_ == 0 || memory_out_ + bytes <= kMemoryMax; }
     void look_at(Snapshot& snapshot, OriginWrite& write) noexcept;
     void start_copies(OriginWrite& write) noexcept;
     Wait& wait_of(OriginWrite& write) noexcept;
