@@ -86,6 +86,22 @@ TEST_F(Edges, AnEntryBeyondTheChunksThatCanBeCountedIsRefused) {
     EXPECT_NE(error.find("area 0, entry 0"), std::string::npos) << error;
 }
 
+// Else "these sectors are a hole" may be said of what the origin has now.
+TEST_F(Edges, AQuestionAboutExtentsIsAnsweredBeforeTheOriginChanges) {
+    origin();
+    snapshot("", "P", 8);
+    disks["origin"]->stall(op_bit(Op::extent_status));
+    Request& question = start(Op::extent_status, "s", 0, 8);
+    Request& zeroing = start(Op::write_zeroes, "o", 0, 8);
+    reactor.run_for(kSecond);
+    EXPECT_FALSE(zeroing.done());
+    EXPECT_EQ(disks["origin"]->count(Op::write_zeroes).requests, 0U);
+    disks["origin"]->release();
+    reactor.run_until_idle();
+    EXPECT_TRUE(question.done());
+    EXPECT_EQ(zeroing.status(), IoStatus::ok);
+}
+
 // Discards of whole disks are common when volumes are made.
 TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
     origin();

@@ -199,11 +199,10 @@ Disk* Snapshot::to_cow(Io& io, Chunk cow_first) noexcept {
 
 Disk* Snapshot::route_read(Io& io) noexcept {
     if (const auto run = table_.find(chunk().of(io.extent.first))) return to_cow(io, run->new_first);
-    if (io.op == Op::read) {
-        TrackedRead* read = nullptr;
-        group_.track(io, read);
-        io.push(*layer_, static_cast<std::uint64_t>(Wait::tracked_read), reinterpret_cast<std::uintptr_t>(read));
-    }
+    // Questions, too: the answer must not be about what the origin has afterwards.
+    TrackedRead* read = nullptr;
+    group_.track(io, read);
+    io.push(*layer_, static_cast<std::uint64_t>(Wait::tracked_read), reinterpret_cast<std::uintptr_t>(read));
     return &config_.origin->disk();
 }
 
