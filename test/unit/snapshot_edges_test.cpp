@@ -102,6 +102,19 @@ TEST_F(Edges, AQuestionAboutExtentsIsAnsweredBeforeTheOriginChanges) {
     EXPECT_EQ(zeroing.status(), IoStatus::ok);
 }
 
+TEST_F(Edges, ADiscardZeroesTheWholeChunksItCoversWhereverItStarts) {
+    origin();
+    SimDisk::Options lazy;
+    lazy.lazy_discard = true;
+    disk("cow", 16384, lazy);
+    make("s", kSize, "snapshot", "origin cow P 8 1 discard_zeroes_cow");
+    EXPECT_EQ(write("s", 0, 64, 7), IoStatus::ok);
+    EXPECT_EQ(run(Op::discard, "s", 4, 56), IoStatus::ok);
+    EXPECT_EQ(read("s", 8, 48), all(48, 0));
+    EXPECT_EQ(read("s", 0, 4), all(4, 7));
+    EXPECT_EQ(read("s", 60, 4), all(4, 7));
+}
+
 // Discards of whole disks are common when volumes are made.
 TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
     origin();

@@ -159,6 +159,8 @@ Sectors Snapshot::fits(const Io& io) const noexcept {
     const auto until = [&](Chunk chunk_end) {
         return chunk_end >= end ? io.extent.length : size.start(chunk_end) - io.extent.first;
     };
+    // Whole chunks become zeroes, and for that they have to come by themselves.
+    if (io.op == Op::discard && !covers_whole(io, first)) return until(first + Chunks{1});
     if (const auto run = table_.find(first)) return until(first + run->count);
     const auto mapped = table_.next_mapped(first);
     Chunk plain_end = mapped ? std::min(*mapped, end) : end;
