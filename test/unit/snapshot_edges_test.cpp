@@ -158,6 +158,28 @@ TEST_F(Edges, AReadErrorLosesNoSnapshotThatNeededOnlyTheNextChunk) {
     EXPECT_EQ(read("s2", 88, 8), all(8, 1));
 }
 
+TEST_F(Edges, ATransientSnapshotThatIsLostDuringTheFlushOfItsRemovalGoesInPeace) {
+    origin();
+    snapshot("", "N", 8);
+    EXPECT_EQ(write("s", 0, 8, 7), IoStatus::ok);
+    disks["cow"]->stall(op_bit(Op::flush));
+    struct Detach {
+        static Job<void> run(Device* device, bool* done) {
+            auto detaching = device->detach();
+            co_await detaching;
+            *done = true;
+        }
+    };
+    bool gone = false;
+    reactor.jobs().spawn(Detach::run(&(*this)["s"], &gone));
+    reactor.run_for(kMillisecond);
+    disks["origin"]->fail_range({{80}, {8}}, op_bit(Op::read));
+    EXPECT_EQ(write("o", 80, 8, 8), IoStatus::ok);    // the snapshot is lost
+    disks["cow"]->release();
+    reactor.run_until_idle();
+    EXPECT_TRUE(gone);
+}
+
 TEST_F(Edges, AllCopiesThatThereIsRoomForGoOnWhenALargeOneEnds) {
     constexpr std::uint64_t kLarge = std::uint64_t{1} << 18;
     disk("origin", kLarge);

@@ -307,10 +307,12 @@ void Snapshot::QueuedIo::woken(IoStatus woken_status) noexcept {
     self.waits_.give(*this);
     if (again) {
         if (Disk* disk = self.route(request)) disk->submit(request);
+        self.became_idle();
     } else {
+        // Before it ends: whoever waited for it may remove the device there and then, and the snapshot with it.
+        self.became_idle();
         request.complete(result);
     }
-    self.became_idle();
 }
 
 void Snapshot::on_complete(Io& io, Frame& frame) noexcept {
