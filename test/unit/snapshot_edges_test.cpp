@@ -115,6 +115,15 @@ TEST_F(Edges, ADiscardZeroesTheWholeChunksItCoversWhereverItStarts) {
     EXPECT_EQ(read("s", 60, 4), all(4, 7));
 }
 
+TEST_F(Edges, WordsWithSpacesAreQuotedInTheTableLine) {
+    disk("my origin", kSize);
+    disk("my cow", 16384);
+    make("o", kSize, "snapshot-origin", "my\\ origin");
+    make("s", kSize, "snapshot", "my\\ origin my\\ cow P 8");
+    EXPECT_EQ(table_of("o"), "my\\ origin");
+    EXPECT_EQ(table_of("s"), "my\\ origin my\\ cow P 8");
+}
+
 // Discards of whole disks are common when volumes are made.
 TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
     origin();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/target_args.hpp"
 #include "targets/snapshot/copy_job.hpp"
 #include "targets/snapshot/origin_group.hpp"
 #include "targets/snapshot/persistent_store.hpp"
@@ -390,7 +391,7 @@ std::string Snapshot::status() const {
 }
 
 std::string Snapshot::table_words() const {
-    std::string words = fmt::format("{} {} {} {}", config_.origin->words(), config_.cow->words(),
+    std::string words = fmt::format("{} {} {} {}", device_words(*config_.origin), device_words(*config_.cow),
                                     !config_.persistent ? "N" : config_.overflow_supported ? "PO" : "P", chunk().sectors().v);
     if (config_.discard_zeroes_cow) {
         words += config_.discard_passdown ? " 2 discard_zeroes_cow discard_passdown_origin" : " 1 discard_zeroes_cow";

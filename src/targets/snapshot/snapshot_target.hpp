@@ -1,7 +1,7 @@
 // The targets `snapshot` and `snapshot-origin` as device mapper sees them: words of the table, life, routing.
 #pragma once
 
-#include "core/target_type.hpp"
+#include "core/target_args.hpp"
 #include "targets/snapshot/origin_group.hpp"
 #include "targets/snapshot/snapshot.hpp"
 
@@ -59,7 +59,7 @@ class OriginTarget final : public Target {
     }
     Job<Result<void>> load() override;
     std::vector<TargetDevice> devices() const override;
-    std::string table() const override { return origin_->words(); }
+    std::string table() const override { return device_words(*origin_); }
 
   private:
     Origins& origins_;
