@@ -124,6 +124,34 @@ TEST_F(Edges, WordsWithSpacesAreQuotedInTheTableLine) {
     EXPECT_EQ(table_of("s"), "my\\ origin my\\ cow P 8");
 }
 
+// A device that may not be written to is one thing, what its origin does is another.
+TEST_F(Edges, AStoreIsOpenedForWritingThoughTheSnapshotIsReadOnly) {
+    origin();
+    disk("cow", 16384);
+    add("s");
+    std::vector<OpenMode> modes;
+    struct Watch final : DeviceOpener {
+        DeviceOpener& lower;
+        std::vector<std::pair<std::string, OpenMode>> opened;
+        explicit Watch(DeviceOpener& l) : lower{l} {}
+        Result<std::unique_ptr<OpenDevice>> open(std::string_view words, OpenMode mode) override {
+            opened.emplace_back(words, mode);
+            return lower.open(words, mode);
+        }
+    } watch{opener};
+    std::vector<TableLine> lines{{{0}, {kSize}, "snapshot", "origin cow P 8"}};
+    Device& device = (*this)["s"];
+    {
+        auto built = Table::build(lines, TableMode::read_only, {env, *types, watch, device, &lost, device.name(), device.id(), 253, 0});
+        ASSERT_TRUE(built);
+        EXPECT_EQ(watch.opened.back(), (std::pair<std::string, OpenMode>{"cow", OpenMode::write}));
+    }
+    disks["cow"]->limits_to_set().read_only = true;
+    auto built = Table::build(lines, TableMode::read_only, {env, *types, watch, device, &lost, device.name(), device.id(), 253, 0});
+    EXPECT_TRUE(built);
+    EXPECT_FALSE(Table::build(lines, TableMode::read_write, {env, *types, watch, device, &lost, device.name(), device.id(), 253, 0}));
+}
+
 // Discards of whole disks are common when volumes are made.
 TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
     origin();

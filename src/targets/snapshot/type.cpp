@@ -62,7 +62,9 @@ Result<std::unique_ptr<Target>> SnapshotType::make(const TargetArgs& args) {
     auto origin = args.opener.open(args.words[0], OpenMode::read);
     if (!origin) return fail(origin.error().code, "Cannot get origin device: " + origin.error().message);
     config.origin = std::move(*origin);
-    auto cow = args.opener.open(args.words[1], args.mode == TableMode::read_only ? OpenMode::read : OpenMode::write);
+    // What the origin's writes push out goes to the store also when nobody may write to the snapshot.
+    auto cow = args.opener.open(args.words[1], OpenMode::write);
+    if (!cow && args.mode == TableMode::read_only) cow = args.opener.open(args.words[1], OpenMode::read);
     if (!cow) return fail(cow.error().code, "Cannot get COW device: " + cow.error().message);
     config.cow = std::move(*cow);
     if (config.cow->id() == config.origin->id()) {
