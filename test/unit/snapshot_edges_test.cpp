@@ -181,6 +181,36 @@ TEST_F(Edges, AHugeDiscardThatMeetsANewSnapshotIsCutIntoPieces) {
     EXPECT_EQ(read("s", 8, 512), all(512, 1));
 }
 
+TEST_F(Edges, ASuspendWithoutFlushDoesNotWaitForAStoreThatHangs) {
+    origin();
+    snapshot("", "P", 8);
+    EXPECT_EQ(write("s", 0, 8, 7), IoStatus::ok);
+    disks["cow"]->stall();
+    bool suspended = false;
+    struct Suspend {
+        static Job<void> run(Device* device, bool* done) {
+            auto suspending = device->suspend({.noflush = true});
+            auto result = co_await suspending;
+            *done = result.has_value();
+        }
+    };
+    reactor.jobs().spawn(Suspend::run(&(*this)["s"], &suspended));
+    reactor.run_for(kSecond);
+    EXPECT_TRUE(suspended);
+    disks["cow"]->release();
+    reactor.run_until_idle();
+}
+
+TEST_F(Edges, ARemovalAfterASuspendWithoutFlushLosesNothing) {
+    origin();
+    snapshot("", "P", 8);
+    EXPECT_EQ(write("s", 0, 8, 7), IoStatus::ok);
+    ASSERT_TRUE(reactor.run((*this)["s"].suspend({.noflush = true})));
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow P 8");
+    EXPECT_EQ(read("s", 0, 8), all(8, 7));
+}
+
 TEST_F(Edges, AReadErrorLosesNoSnapshotThatNeededOnlyTheNextChunk) {
     origin();
     snapshot("1", "P", 8);

@@ -42,8 +42,10 @@ Job<Result<void>> SnapshotTarget::preresume() {
     co_return Result<void>{};
 }
 
-Job<void> SnapshotTarget::postsuspend(SuspendFlags) {
+Job<void> SnapshotTarget::postsuspend(SuspendFlags flags) {
     if (!started_) co_return;
+    uncommitted_ = flags.noflush;    // the store's device may hang: that is what noflush is for
+    if (uncommitted_) co_return;
     auto committing = snapshot_->commit();
     static_cast<void>(co_await committing);    // a failure has made the snapshot invalid and raised its event
 }
@@ -51,6 +53,10 @@ Job<void> SnapshotTarget::postsuspend(SuspendFlags) {
 Job<void> SnapshotTarget::close() {
     if (!snapshot_) co_return;
     if (snapshot_->active) snapshot_->group().deactivate(*snapshot_);
+    if (uncommitted_) {
+        auto committing = snapshot_->commit();
+        static_cast<void>(co_await committing);
+    }
     auto finishing = snapshot_->finish();
     co_await finishing;
 }

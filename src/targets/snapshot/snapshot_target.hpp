@@ -43,6 +43,7 @@ class SnapshotTarget final : public Target {
     std::unique_ptr<Snapshot> snapshot_;
     bool claimed_ = false;
     bool started_ = false;
+    bool uncommitted_ = false;    // suspended without flush
 };
 
 class OriginTarget final : public Target {
