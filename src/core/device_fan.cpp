@@ -96,9 +96,11 @@ void Device::issue_piece(Fan& fan) noexcept {
     } else if (!fan.parent->buffers.empty()) {
         child.buffers = fan.parent->buffers.advanced(to_bytes(fan.rest.first - fan.parent->extent.first));
     }
+    // Clipped before the target is asked: what it says it takes is then what it gets.
+    if (longest && child.extent.length > longest) child.extent.length = longest;
     if (fan.copy == 0) {
         const Sectors taken = traits.takes_whole ? child.extent.length : entry.target->fits(child);
-        fan.piece = first_piece(child.extent.length, taken, longest);
+        fan.piece = first_piece(child.extent.length, taken, {});
     }
     child.extent.length = fan.piece;
     child.push(fan_layer_, reinterpret_cast<std::uintptr_t>(&fan), static_cast<std::uint64_t>(child.op));
