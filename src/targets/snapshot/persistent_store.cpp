@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace udm::snapshot {
@@ -33,6 +34,11 @@ PersistentStore::PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors l
     : env_{env}, cow_{cow}, geometry_{chunk}, lowest_chunk_{lowest_chunk}, cow_name_{std::move(cow_name)},
       work_{env.reactor}, stopped_{env.reactor} {
     tail_.reserve(512);
+}
+
+std::size_t PersistentStore::at_most(std::size_t bytes) const noexcept {
+    const Sectors most = cow_.limits().max_transfer;
+    return most ? std::min(bytes, static_cast<std::size_t>(std::bit_floor(to_bytes(most)))) : bytes;
 }
 
 std::string PersistentStore::where(const char* what) const { return fmt::format("COW {}: {}", cow_name_, what); }
@@ -120,7 +126,7 @@ Result<void> PersistentStore::check_entry(std::uint64_t index, Chunk old_chunk, 
 
 Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
     const std::uint64_t per_area = geometry_.exceptions_per_area();
-    const std::size_t piece = static_cast<std::size_t>(std::min<std::uint64_t>(kReadPiece, geometry_.chunk().bytes()));
+    const std::size_t piece = static_cast<std::size_t>(std::min<std::uint64_t>(at_most(kReadPiece), geometry_.chunk().bytes()));
     PooledBuffer buffer{env_.reactor.buffers(), piece};
     ExceptionTable used;    // its size is that of the list, however large the device
     std::uint64_t index = 0;
@@ -182,7 +188,7 @@ Job<IoStatus> PersistentStore::write_zeroes(Extent extent) {
         const IoStatus status = co_await wait;
         if (status != IoStatus::unsupported) co_return status;
     }
-    PooledBuffer buffer{env_.reactor.buffers(), static_cast<std::size_t>(std::min(to_bytes(extent.length), kZeroPiece))};
+    PooledBuffer buffer{env_.reactor.buffers(), static_cast<std::size_t>(std::min<std::uint64_t>(to_bytes(extent.length), at_most(kZeroPiece)))};
     std::memset(buffer.data(), 0, buffer.size());
     while (extent.length) {
         const Sectors n = std::min(extent.length, whole_sectors(buffer.size()));
@@ -218,7 +224,7 @@ Job<IoStatus> PersistentStore::write_entries(std::uint64_t first, std::uint64_t 
     std::uint64_t from = first - first % per_piece;
     const std::uint64_t to = (end + per_piece - 1) / per_piece * per_piece;
     while (from < to) {
-        const std::uint64_t n = std::min<std::uint64_t>(to - from, kReadPiece / sizeof(DiskException));
+        const std::uint64_t n = std::min<std::uint64_t>(to - from, at_most(kReadPiece) / sizeof(DiskException));
         PooledBuffer buffer{env_.reactor.buffers(), n * sizeof(DiskException)};
         const std::uint64_t filled = std::min(n, end > from ? end - from : 0);
         std::memcpy(buffer.data(), tail_.data() + (from - tail_first_), filled * sizeof(DiskException));

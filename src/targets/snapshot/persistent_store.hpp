@@ -59,6 +59,8 @@ class PersistentStore final : public Store {
     std::uint64_t area_end(std::uint64_t index) const noexcept {
         return (index / geometry_.exceptions_per_area() + 1) * geometry_.exceptions_per_area();
     }
+    // The length of a transfer, a power of two, that the device takes; a piece of metadata at least is asked of it.
+    std::size_t at_most(std::size_t bytes) const noexcept;
     Chunks room() const noexcept { return geometry_.chunk().whole(cow_.limits().size); }
     bool wants_commit() const noexcept;
     void release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept;

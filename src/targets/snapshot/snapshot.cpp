@@ -222,8 +222,15 @@ Disk* Snapshot::route_discard(Io& io) noexcept {
         env_.reactor.complete_later(io, IoStatus::ok);
         return nullptr;
     }
-    // A chunk that is covered whole reads as zeroes afterwards; space is given back where the store's device can.
-    if (covers_whole(io, chunk().of(io.extent.first))) io.op = Op::write_zeroes;    // core puts it back
+    // A chunk that is covered whole reads as zeroes afterwards; space is given back where the store's device can. It is
+    // a hint: a device that can neither is left alone.
+    const Limits& cow = config_.cow->disk().limits();
+    if (cow.write_zeroes && covers_whole(io, chunk().of(io.extent.first))) {
+        io.op = Op::write_zeroes;    // core puts it back
+    } else if (!cow.discard) {
+        env_.reactor.complete_later(io, IoStatus::ok);
+        return nullptr;
+    }
     return to_cow(io, run->new_first);
 }
 
