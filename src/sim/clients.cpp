@@ -101,6 +101,7 @@ void Clients::submit(Volume& volume, Op op, Extent extent, IoFlags flags) {
             request.ticket_ = volume.shadow_.begin_read(extent);
             break;
     }
+    volume.submitted(op, extent, op == Op::write ? request.id_ : 0);
     io.push(request);
     volume.disk_->submit(io);
 }
@@ -139,13 +140,13 @@ void Clients::ended(Request& request, Io& io) {
             }
             break;
     }
+    if (status == IoStatus::ok) ++ended_well_;
     if (status == IoStatus::requeue) {
         violate(describe(request) + ": ended with requeue, which is no answer for a client");
     } else if (status != IoStatus::ok && !volume.excuses(request.op_, status, request.causes_)) {
         violate(describe(request) + ": ended with " + to_string(status) + " without a cause");
     }
     give(request);
-    volume.ended(request.op_, status);
 }
 
 void Clients::check_answer(Request& request, const ExtentAnswer& answer) {

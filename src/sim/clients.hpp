@@ -30,10 +30,11 @@ class Volume {
     }
     // Counts what may make requests fail: asked when a request begins and when it ended badly.
     virtual std::uint64_t causes() const { return 0; }
-    // Told of each end, after everything was checked.
-    virtual void ended(Op op, IoStatus status) {
+    // Told of each request, with the number of its data (0: zeroes).
+    virtual void submitted(Op op, Extent extent, std::uint64_t write) {
         static_cast<void>(op);
-        static_cast<void>(status);
+        static_cast<void>(extent);
+        static_cast<void>(write);
     }
 
     const std::string& name() const noexcept { return name_; }
@@ -66,6 +67,7 @@ class Clients {
     // One request. The volume is attached; the extent lies within it.
     void submit(Volume& volume, Op op, Extent extent, IoFlags flags = {});
     std::size_t in_flight() const noexcept { return in_flight_; }
+    std::uint64_t ended_well() const noexcept { return ended_well_; }
     std::size_t in_flight(const Volume& volume) const noexcept { return volume.in_flight_; }
     // Before power is cut: forgets what is under way, and cuts the shadows of its volumes and of `volumes`.
     void power_cut(const std::vector<Volume*>& volumes);
@@ -121,6 +123,7 @@ class Clients {
     std::vector<Request*> free_;
     std::vector<Request*> active_;
     std::size_t in_flight_ = 0;
+    std::uint64_t ended_well_ = 0;
     std::uint64_t next_id_ = 1;
     bool comparing_ = false;    // its reads are not those of the history
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 namespace udm::steps {
 namespace {
@@ -28,27 +29,56 @@ const char* to_string(Trouble trouble) {
 }
 }  // namespace
 
-std::uint32_t draw_pause(Prng& random) {
-    const std::uint64_t kind = random.below(20);
-    if (kind < 9) return static_cast<std::uint32_t>(random.below(3));
-    if (kind < 15) return static_cast<std::uint32_t>(random.between(3, 15));
-    if (kind < 19) return static_cast<std::uint32_t>(random.between(15, 60));
-    return static_cast<std::uint32_t>(random.between(60, 400));
+void Shape::draw_mood(Prng& random) {
+    for (std::uint64_t& weight : ops) {
+        if (random.chance(1, 4)) weight = weight * 4 + 1;
+        if (random.chance(1, 4)) weight /= 4;
+    }
+    ops[kWrite] += 1;
+    for (std::uint64_t& weight : volumes) {
+        if (random.chance(1, 4)) weight *= 8;
+    }
+    if (random.chance(1, 4)) fua_percent = random.chance(1, 2) ? 0 : 60;
+    if (random.chance(1, 4)) hot_percent = random.chance(1, 2) ? 0 : 80;
+    haste = random.below(3);
 }
+
+std::uint32_t draw_pause(Prng& random, std::uint64_t haste) {
+    const std::uint64_t kind = random.below(20);
+    std::uint64_t pause = 0;
+    if (kind < 9) pause = random.below(3);
+    else if (kind < 15) pause = random.between(3, 15);
+    else if (kind < 19) pause = random.between(15, 60);
+    else pause = random.between(60, 400);
+    if (haste == 0) pause = pause * 2 + 4;
+    if (haste == 2) pause /= 4;
+    return static_cast<std::uint32_t>(pause);
+}
+
+namespace {
+std::uint64_t draw_weighted(Prng& random, std::span<const std::uint64_t> weights) {
+    std::uint64_t sum = 0;
+    for (const std::uint64_t weight : weights) sum += weight;
+    std::uint64_t at = random.below(sum);
+    for (std::uint64_t i = 0;; ++i) {
+        if (at < weights[i]) return i;
+        at -= weights[i];
+    }
+}
+}  // namespace
 
 Step draw_request(Prng& random, const Shape& shape) {
     Step step;
-    step.pause = draw_pause(random);
-    const std::uint64_t op = random.below(100);
-    step.kind = op < 50 ? kWrite : op < 80 ? kRead : op < 88 ? kFlush : op < 93 ? kZeroes : op < 97 ? kDiscard : kExtentStatus;
-    step.a = random.chance(1, 2) ? 0 : random.below(shape.volumes);
-    step.d = random.chance(1, 8) ? 1 : 0;
+    step.pause = draw_pause(random, shape.haste);
+    step.kind = static_cast<std::uint32_t>(draw_weighted(random, shape.ops));
+    step.a = draw_weighted(random, shape.volumes);
+    step.d = random.chance(shape.fua_percent, 100) ? 1 : 0;
     if (step.kind == kFlush) return step;
 
     const std::uint64_t chunk = shape.chunks.empty() ? 8 : shape.chunks[random.below(shape.chunks.size())];
-    const std::uint64_t chunks = std::max<std::uint64_t>(1, (shape.sectors + chunk - 1) / chunk);
-    // A third of the requests fall onto few chunks.
-    const std::uint64_t at = (random.chance(1, 3) ? random.below(std::min<std::uint64_t>(chunks, 3)) : random.below(chunks)) * chunk;
+    const std::uint64_t chunks = (shape.sectors + chunk - 1) / chunk;
+    const bool hot = random.chance(shape.hot_percent, 100);
+    const std::uint64_t at = random.below(hot ? std::min<std::uint64_t>(chunks, 3) : chunks) * chunk;
     const std::uint64_t way = random.below(10);
     if (way < 3) {    // whole chunks
         step.b = at;
@@ -60,8 +90,8 @@ Step draw_request(Prng& random, const Shape& shape) {
         step.b = random.below(shape.sectors);
         step.c = random.between(1, shape.longest);
     }
-    step.c = std::min(step.c, shape.longest);
-    step.b = std::min(step.b, shape.sectors - 1);
+    step.b = std::min(step.b, shape.sectors - 1) / shape.block * shape.block;
+    step.c = (std::min(step.c, shape.longest) + shape.block - 1) / shape.block * shape.block;
     step.c = std::min(step.c, shape.sectors - step.b);
     return step;
 }

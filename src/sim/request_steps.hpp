@@ -1,6 +1,7 @@
 // The steps that stories have in common: requests of clients, and what is done to disks.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -40,15 +41,22 @@ enum class Trouble : std::uint64_t {
     count,
 };
 
-// Where requests go, so that they meet: a few hot spots, whole chunks and pieces of them, sometimes long ones.
+// What the requests of a history are like. They go where they meet: few hot spots, whole chunks and pieces of them,
+// sometimes long ones. A mood makes histories differ in kind: one writes in haste, another flushes all the time.
 struct Shape {
-    std::uint64_t volumes = 1;          // which volume: 0 half of the time, else any
-    std::uint64_t sectors = 64;         // of a volume
-    std::vector<std::uint64_t> chunks;  // sizes in sectors that matter
+    std::uint64_t sectors = 64;                // of a volume
+    std::vector<std::uint64_t> chunks{};       // sizes in sectors that matter
     std::uint64_t longest = 64;
+    std::uint64_t block = 1;                   // requests start and end on multiples of it
+    std::vector<std::uint64_t> volumes{1};     // weight of each volume
+    std::array<std::uint64_t, 6> ops{30, 50, 8, 4, 5, 3};    // weight of each kind, in the order of Kind
+    std::uint64_t fua_percent = 12;
+    std::uint64_t hot_percent = 33;            // of the requests that fall onto the first chunks
+    std::uint64_t haste = 1;                   // 0 leisurely, 1 mixed, 2 in haste
+    void draw_mood(Prng& random);
 };
 Step draw_request(Prng& random, const Shape& shape);
-std::uint32_t draw_pause(Prng& random);
+std::uint32_t draw_pause(Prng& random, std::uint64_t haste = 1);
 Step draw_fault(Prng& random, std::uint64_t disk, std::uint64_t sectors);
 
 bool is_request(const Step& step) noexcept;

@@ -225,7 +225,11 @@ void ShadowDisk::cut() {
     operations_.clear();
 }
 
-ShadowDisk ShadowDisk::fork() const {
+void ShadowDisk::add_perhaps(Extent extent, std::uint64_t write) {
+    end_write(begin_write(extent, write, false), IoStatus::io_error);
+}
+
+ShadowDisk ShadowDisk::fork(bool quiet) const {
     ShadowDisk copy{size()};
     for (std::size_t s = 0; s < sectors_.size(); ++s) {
         const SectorState& from = sectors_[s];
@@ -236,7 +240,7 @@ ShadowDisk ShadowDisk::fork() const {
         }
         for (std::uint32_t i = from.first; i != kNone; i = versions_[i].next) {
             const Version& version = versions_[i];
-            if (version.end == kNever) continue;
+            if (version.end == kNever && quiet) continue;
             const bool readable = version.gone == kNever;
             if (!readable && !possible_after_cut(version)) continue;
             const std::uint32_t index = copy.take_version();

@@ -67,10 +67,12 @@ class ShadowDisk {
     // Power is cut: what is under way will not end, and what is not certainly stable may be there or not.
     void cut();
 
-    // The same content as another disk, from now on on its own: a point-in-time view. The disk must be quiet: writes
-    // that have begun and not ended (they are held back) are not in it. What is uncertain here is uncertain there, and
-    // a flush there says nothing of what was written here.
-    ShadowDisk fork() const;
+    // The same content as another disk, from now on on its own: a point-in-time view. Is the disk quiet, then writes
+    // that have begun and not ended (they are held back) are not in it, else they may be. What is uncertain here is
+    // uncertain there, and a flush there says nothing of what was written here.
+    ShadowDisk fork(bool quiet) const;
+    // A write (0: zeroes) that may be in it, for a view that is being made while the disk is written.
+    void add_perhaps(Extent extent, std::uint64_t write);
 
     // How many values that sector may have for a reader now.
     std::size_t choices(Sector sector) const noexcept;

@@ -124,7 +124,7 @@ IoStatus SimDisk::check(const Io& io) const noexcept {
     if (gone_) return IoStatus::removed;
     if (io.op == Op::flush) return IoStatus::ok;
     if (io.is_write() && limits_.read_only) return IoStatus::read_only;
-    if (!io.extent.length || io.extent.length > limits_.size || io.extent.first.v > limits_.size.v - io.extent.length.v) {
+    if (io.extent.length > limits_.size || io.extent.first.v > limits_.size.v - io.extent.length.v) {
         return IoStatus::invalid;
     }
     const std::uint64_t block = limits_.logical_block / kSectorSize;
@@ -184,6 +184,7 @@ void SimDisk::submit(Io& io) noexcept {
                 return;
             }
             request.status_ = fault->status;
+            request.faulted_ = true;
         }
     }
     start(request);
@@ -241,7 +242,15 @@ void SimDisk::end(Request& request, IoStatus status) noexcept {
         }
         if (cached_.empty()) cached_data_.clear();
     }
-    if (status != IoStatus::ok) ++counters_.by_op[static_cast<unsigned>(io.op)].errors;
+    if (status != IoStatus::ok) {
+        auto& count = counters_.by_op[static_cast<unsigned>(io.op)];
+        ++count.errors;
+        if (request.faulted_ || status == IoStatus::removed) {
+            ++count.faulted;
+            ++counters_.faulted;
+        }
+        if (status == IoStatus::invalid && !request.faulted_) ++counters_.invalid;
+    }
     --counters_.in_flight;
     if (keeps_log_ && request.log_index_ < log_.size()) {
         log_[request.log_index_].completed = timeline_.now();
@@ -277,6 +286,7 @@ void SimDisk::read(const Io& io) noexcept {
 void SimDisk::take_effect(Request& request, bool partly) noexcept {
     const Io& io = request.io_;
     ASSERT(request.effect_ == 0);
+    if (!io.extent.length) return;
     request.effect_ = ++effects_;
     const bool some = partly || (io.op == Op::discard && options_.lazy_discard);
     const std::size_t bytes = static_cast<std::size_t>(to_bytes(io.extent.length));
@@ -323,6 +333,7 @@ void SimDisk::become_stable(std::uint64_t completed_before) noexcept {
 }
 
 void SimDisk::answer_extent(Io& io) const noexcept {
+    if (!io.extent.length) return;
     const auto untouched = [this](std::uint64_t sector) {
         const std::uint64_t index = sector / kPageSectors;
         return index >= pages_.size() || !pages_[index];
@@ -351,6 +362,12 @@ void SimDisk::fail_range(Extent extent, unsigned ops, IoStatus status) {
 }
 
 void SimDisk::stall(unsigned ops) { add_fault({.kind = DiskFault::Kind::stall, .ops = ops}); }
+
+bool SimDisk::stalls() const noexcept {
+    return !stalled_.empty() || std::any_of(faults_.begin(), faults_.end(), [](const DiskFault& fault) {
+        return fault.kind == DiskFault::Kind::stall;
+    });
+}
 
 void SimDisk::release() noexcept {
     std::erase_if(faults_, [](const DiskFault& fault) { return fault.kind == DiskFault::Kind::stall; });

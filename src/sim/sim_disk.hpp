@@ -68,10 +68,13 @@ class SimDisk final : public Disk {
     struct Counters {
         struct PerOp {
             std::uint64_t requests = 0, sectors = 0, errors = 0;
+            std::uint64_t faulted = 0;    // of the errors: due to a rule, or because the disk was gone
         };
         std::array<PerOp, 6> by_op{};    // index: Op
         std::uint64_t in_flight = 0, in_flight_most = 0;
         std::uint64_t faults = 0;        // requests a rule has dealt with
+        std::uint64_t faulted = 0;       // the sum of by_op's
+        std::uint64_t invalid = 0;       // requests that no layer above should have sent
         const PerOp& operator[](Op op) const noexcept { return by_op[static_cast<unsigned>(op)]; }
     };
     struct Logged {    // of one request, in the order of submission
@@ -112,6 +115,7 @@ class SimDisk final : public Disk {
     // Takes the stalls away; what was stalled goes on.
     void release() noexcept;
     std::size_t stalled() const noexcept { return stalled_.size(); }
+    bool stalls() const noexcept;    // something is stalled, or would be
     // Every request ends with `removed`, also those under way, until come_back().
     void go_away() noexcept { gone_ = true; }
     void come_back() noexcept { gone_ = false; }
@@ -161,6 +165,7 @@ class SimDisk final : public Disk {
         std::uint64_t submitted_ = 0;     // moment
         std::uint64_t effect_ = 0;        // order, 0: none yet
         bool effect_at_once_ = false;
+        bool faulted_ = false;
         std::size_t slot_in_flight_ = 0;
         std::size_t log_index_ = 0;
     };

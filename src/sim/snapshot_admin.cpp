@@ -43,19 +43,26 @@ bool SnapshotRun::wait_for_admin() {
     return !admin_busy_;
 }
 
-void SnapshotRun::was_suspended(Volume& volume, bool noflush, std::uint64_t errors_before) {
-    if (noflush || volume.causes() != errors_before) return;
+void SnapshotRun::was_suspended(Volume& volume, bool noflush, std::uint64_t causes_before) {
+    if (noflush || volume.causes() != causes_before) return;
     ShadowDisk& shadow = volume.shadow();
     shadow.end_flush(shadow.begin_flush(), IoStatus::ok);
 }
 
 void SnapshotRun::wipe(Slot& slot) {
-    slot.cow->fill_now({{0}, {std::min<std::uint64_t>(slot.setup.cow_sectors, 8)}}, 0);
+    slot.cow->fill_now({{0}, {std::min<std::uint64_t>(slot.cow_sectors, 8)}}, 0);
 }
 
 // Everything that is committed stands before the origin takes a write.
 Job<void> SnapshotRun::boot() {
     Machine& machine = world_.machine();
+    if (setup_.stacked != 0) {
+        below_mapped_ = &machine.create("origin-real");
+        const std::string below = fmt::format("0 {} linear sim:origin-disk 0", setup_.sectors);
+        auto swapping = machine.swap(*below_mapped_, below, TableMode::read_write);
+        const auto swapped = co_await swapping;
+        if (!swapped) clients_.violate("what the origin stands on cannot be loaded: " + swapped.error().message);
+    }
     origin_mapped_ = &machine.create("origin");
     const std::string table = origin_table();
     auto loading = machine.load(*origin_mapped_, table, TableMode::read_write);
@@ -82,13 +89,13 @@ Job<void> SnapshotRun::boot() {
 
 Job<void> SnapshotRun::boot_slot(Slot* slot) {
     Machine& machine = world_.machine();
-    const std::uint64_t before = errors_of(*slot);
+    const std::uint64_t before = faulted_of(*slot);
     slot->mapped = &machine.create(slot->name);
     const std::string table = snapshot_table(*slot);
     auto swapping = machine.swap(*slot->mapped, table, TableMode::read_write);
     const auto swapped = co_await swapping;
     if (swapped) co_return;
-    if (errors_of(*slot) == before) {
+    if (faulted_of(*slot) == before) {
         clients_.violate(fmt::format("{} cannot be loaded after a cut: {}", slot->name, swapped.error().message));
     }
     // A snapshot that cannot be loaded is given up for good, before the origin changes (decision 12).
@@ -103,35 +110,29 @@ Job<void> SnapshotRun::boot_slot(Slot* slot) {
     slot->volume.reset();
 }
 
-Job<void> SnapshotRun::take(Slot* slot, Store store, bool noflush) {
+// From the table's load on, up to the moment from which the state has it.
+Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_what_is_left) {
     Machine& machine = world_.machine();
-    wipe(*slot);
-    {
+    if (!(on_what_is_left && slot->half_made && store != Store::transient)) {
+        wipe(*slot);
         const auto cow = machine.opener().open(slot->cow_name, OpenMode::read);
         world_.lost_stores().forget((*cow)->id());
     }
+    slot->half_made = store != Store::transient;
     slot->store = store;
-    slot->cow_errors_at_take = errors(*slot->cow);
-    slot->origin_errors_at_take = read_errors(*origin_disk_);
-    const std::uint64_t before = errors_of(*slot);
+    slot->cow_faulted_at_take = faulted(*slot->cow);
+    slot->origin_faulted_at_take = origin_disk_->count(Op::read).faulted;
+    const std::uint64_t before = faulted_of(*slot);
     slot->mapped = &machine.create(slot->name);
     const std::string table = snapshot_table(*slot);
     auto loading = machine.load(*slot->mapped, table, TableMode::read_write);
     auto done = co_await loading;
     const bool was_loaded = done.has_value();
     if (was_loaded) {
-        auto suspending = origin_mapped_->device->suspend({.noflush = noflush});
-        const std::uint64_t origin_errors = origin_->causes();
-        done = co_await suspending;
-        if (!done) clients_.violate("the origin cannot be suspended: " + done.error().message);
-        was_suspended(*origin_, noflush, origin_errors);
-        // Quiet: this is the point in time.
-        slot->volume = std::make_unique<SnapshotVolume>(*this, *slot, origin_->shadow().fork());
-        slot->volume->errors_at_boot = errors_of(*slot);
-        auto resuming = slot->mapped->device->resume();
-        done = co_await resuming;
+        auto making = make_view(slot, way, &done);
+        co_await making;
     }
-    if (!done && errors_of(*slot) == before) {
+    if (!done && faulted_of(*slot) == before) {
         clients_.violate(fmt::format("{} cannot be taken: {}", slot->name, done.error().message));
     }
     if (done) {
@@ -146,12 +147,30 @@ Job<void> SnapshotRun::take(Slot* slot, Store store, bool noflush) {
         co_await removing;
         slot->mapped = nullptr;
     }
-    if (was_loaded) {
+    if (was_loaded && way != steps::Way::live) {
         auto back = origin_mapped_->device->resume();
         const auto resumed = co_await back;
         if (!resumed) clients_.violate("the origin cannot be resumed: " + resumed.error().message);
     }
     admin_busy_ = false;
+}
+
+// The point in time. Leaves the origin suspended if the way is to suspend it.
+Job<void> SnapshotRun::make_view(Slot* slot, steps::Way way, Result<void>* result) {
+    if (way != steps::Way::live) {
+        const std::uint64_t before = origin_->causes();
+        auto suspending = origin_mapped_->device->suspend({.noflush = way == steps::Way::noflush});
+        const auto suspended = co_await suspending;
+        if (!suspended) clients_.violate("the origin cannot be suspended: " + suspended.error().message);
+        was_suspended(*origin_, way == steps::Way::noflush, before);
+    }
+    slot->half_made = false;
+    slot->volume = std::make_unique<SnapshotVolume>(*this, *slot, origin_->shadow().fork(way != steps::Way::live));
+    slot->volume->faulted_at_boot = faulted_of(*slot);
+    if (way == steps::Way::live) origin_->being_taken = slot->volume.get();
+    auto resuming = slot->mapped->device->resume();
+    *result = co_await resuming;
+    origin_->being_taken = nullptr;
 }
 
 Job<void> SnapshotRun::drop(Slot* slot) {
@@ -170,12 +189,12 @@ Job<void> SnapshotRun::drop(Slot* slot) {
 }
 
 Job<void> SnapshotRun::cycle(Volume* volume, Machine::Mapped* mapped, bool noflush, Nanoseconds stay) {
-    const std::uint64_t before = volume->causes();
+    const std::uint64_t before = volume ? volume->causes() : 0;
     auto suspending = mapped->device->suspend({.noflush = noflush});
     const auto suspended = co_await suspending;
-    if (!suspended) clients_.violate(volume->name() + " cannot be suspended: " + suspended.error().message);
-    was_suspended(*volume, noflush, before);
-    world_.note(0x5059, [&] { return volume->name() + " is suspended"; });
+    if (!suspended) clients_.violate(mapped->name + " cannot be suspended: " + suspended.error().message);
+    if (volume) was_suspended(*volume, noflush, before);
+    world_.note(0x5059, [&] { return mapped->name + " is suspended"; });
     if (stay != 0) {
         Reactor& reactor = world_.machine().reactor();
         Sleep nap{reactor, reactor.now() + stay};
@@ -183,7 +202,7 @@ Job<void> SnapshotRun::cycle(Volume* volume, Machine::Mapped* mapped, bool noflu
     }
     auto resuming = mapped->device->resume();
     const auto resumed = co_await resuming;
-    if (!resumed) clients_.violate(volume->name() + " cannot be resumed: " + resumed.error().message);
+    if (!resumed) clients_.violate(mapped->name + " cannot be resumed: " + resumed.error().message);
     ++outcome_.swaps;
     admin_busy_ = false;
 }
@@ -210,6 +229,11 @@ Job<void> SnapshotRun::remove_all() {
     auto removing = machine.remove(*origin_mapped_);
     co_await removing;
     origin_mapped_ = nullptr;
+    if (below_mapped_) {
+        auto below = machine.remove(*below_mapped_);
+        co_await below;
+        below_mapped_ = nullptr;
+    }
     admin_busy_ = false;
 }
 

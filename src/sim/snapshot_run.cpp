@@ -9,32 +9,22 @@ namespace {
 constexpr std::uint64_t kFirstContent = std::uint64_t{1} << 30;    // the write whose data the origin has at first
 }  // namespace
 
-std::vector<std::uint64_t> SnapshotSetup::pack() const {
-    std::vector<std::uint64_t> words{sectors, stable_disks, fast, lazy_discard, orderly_end, flush_at_end};
-    for (const Slot& slot : slots) words.insert(words.end(), {slot.chunk, slot.cow_sectors, slot.roomy, slot.discard_zeroes_cow});
-    return words;
-}
-
-SnapshotSetup SnapshotSetup::unpack(const std::vector<std::uint64_t>& words) {
-    SnapshotSetup setup{words[0], words[1], words[2], words[3], words[4], words[5], {}};
-    for (std::size_t i = 0; i < kSlots; ++i) {
-        const std::size_t at = 6 + 4 * i;
-        setup.slots[i] = {words[at], words[at + 1], words[at + 2], words[at + 3]};
-    }
-    return setup;
-}
-
 // --- volumes --------------------------------------------------------------------------------------------------------
 
 bool SnapshotRun::OriginVolume::excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const {
     // An error of the flush that goes with a suspend is owed to the next flush from above.
-    if (op == Op::flush && causes() != errors_at_boot) return true;
+    if (op == Op::flush && causes() != faulted_at_boot) return true;
     return Volume::excuses(op, status, causes_at_begin);
+}
+
+void SnapshotRun::OriginVolume::submitted(Op op, Extent extent, std::uint64_t write) {
+    const bool writes = op == Op::write || op == Op::write_zeroes || op == Op::discard;
+    if (writes && being_taken) being_taken->shadow().add_perhaps(extent, write);
 }
 
 bool SnapshotRun::SnapshotVolume::excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const {
     if (Volume::excuses(op, status, causes_at_begin)) return true;
-    if (op == Op::flush && causes() != errors_at_boot) return true;
+    if (op == Op::flush && causes() != faulted_at_boot) return true;
     const std::string words = Machine::status(*slot_.mapped);
     // Whether it may be so is checked where the status is looked at.
     return words == "snapshot Invalid" || (words == "snapshot Overflow" && op != Op::read && op != Op::extent_status);
@@ -53,6 +43,7 @@ SnapshotRun::SnapshotRun(World& world, const History& history, Outcome& outcome)
         slots_[i].name = "snap" + std::to_string(i);
         slots_[i].cow_name = "cow" + std::to_string(i);
         slots_[i].setup = setup_.slots[i];
+        slots_[i].cow_sectors = setup_.slots[i].cow_sectors;
     }
 }
 
@@ -63,10 +54,13 @@ void SnapshotRun::prepare_disks() {
         SimDisk::Options options;
         options.name = name;
         options.limits.size = {sectors};
-        options.limits.discard = true;
+        options.limits.discard = (setup_.no_discard >> number & 1) == 0;
+        options.limits.write_zeroes = (setup_.no_zeroes >> number & 1) == 0;
         options.limits.volatile_cache = (setup_.stable_disks >> number & 1) == 0;
+        options.limits.max_transfer = {setup_.max_transfer};
+        if (setup_.block != 0) options.limits.logical_block = static_cast<std::uint32_t>(setup_.block * kSectorSize);
         options.lazy_discard = setup_.lazy_discard != 0;
-        options.latency_min = (setup_.fast >> number & 1) != 0 ? 5'000 : 50'000;
+        options.latency_min = (setup_.fast_disks >> number & 1) != 0 ? 5'000 : 50'000;
         options.latency_max = 8 * options.latency_min;
         return world_.add_disk(options);
     };
@@ -84,26 +78,17 @@ void SnapshotRun::prepare_disks() {
     }
 }
 
-std::uint64_t SnapshotRun::errors(const SimDisk& disk) noexcept {
-    std::uint64_t errors = 0;
-    for (const auto& op : disk.counters().by_op) errors += op.errors;
-    return errors;
-}
-
 bool SnapshotRun::may_be_broken(const Slot& slot) const noexcept {
-    return !slot.setup.roomy || errors(*slot.cow) != slot.cow_errors_at_take ||
-           read_errors(*origin_disk_) != slot.origin_errors_at_take;
+    // The origin's reads matter to its copies, and nothing else of it.
+    return !slot.setup.roomy || faulted(*slot.cow) != slot.cow_faulted_at_take ||
+           origin_disk_->count(Op::read).faulted != slot.origin_faulted_at_take;
 }
 
-bool SnapshotRun::is_invalid(const Slot& slot) { return Machine::status(*slot.mapped) == "snapshot Invalid"; }
-
-std::string SnapshotRun::origin_table() const {
-    return fmt::format("0 {} snapshot-origin sim:origin-disk", setup_.sectors);
-}
+std::string SnapshotRun::origin_table() const { return fmt::format("0 {} snapshot-origin {}", setup_.sectors, origin_words()); }
 
 std::string SnapshotRun::snapshot_table(const Slot& slot) const {
     static constexpr const char* kLetters[] = {"P", "PO", "N"};
-    return fmt::format("0 {} snapshot sim:origin-disk sim:{} {} {}{}", setup_.sectors, slot.cow_name,
+    return fmt::format("0 {} snapshot {} sim:{} {} {}{}", setup_.sectors, origin_words(), slot.cow_name,
                        kLetters[static_cast<unsigned>(slot.store)], slot.setup.chunk,
                        slot.setup.discard_zeroes_cow ? " 1 discard_zeroes_cow" : "");
 }
@@ -146,7 +131,7 @@ void SnapshotRun::step(const Step& step) {
     switch (step.kind) {
         case steps::kTake: {
             Slot& slot = slots_[step.a];
-            if (!slot.mapped) start(take(&slot, static_cast<Store>(step.b), step.c == 1));
+            if (!slot.mapped) start(take(&slot, static_cast<Store>(step.b), static_cast<steps::Way>(step.c), step.d == 1));
             break;
         }
         case steps::kDrop: {
@@ -155,10 +140,22 @@ void SnapshotRun::step(const Step& step) {
             break;
         }
         case steps::kCycle: {
-            Slot* slot = step.a == 0 ? nullptr : &slots_[step.a - 1];
-            if (slot && !slot->live) break;
-            if (slot) start(cycle(slot->volume.get(), slot->mapped, step.b == 1, step.c * 1000));
-            else start(cycle(origin_.get(), origin_mapped_, step.b == 1, step.c * 1000));
+            const Nanoseconds stay = step.c * 1000;
+            if (step.a == 0) {
+                start(cycle(origin_.get(), origin_mapped_, step.b == 1, stay));
+            } else if (step.a <= kSlots) {
+                Slot& slot = slots_[step.a - 1];
+                if (slot.live) start(cycle(slot.volume.get(), slot.mapped, step.b == 1, stay));
+            } else if (below_mapped_) {
+                start(cycle(nullptr, below_mapped_, step.b == 1, stay));
+            }
+            break;
+        }
+        case steps::kGrow: {
+            Slot& slot = slots_[step.a];
+            slot.cow_sectors += step.b;
+            slot.cow->resize({slot.cow_sectors});
+            world_.note(step.kind, [&] { return slot.cow_name + " has grown"; });
             break;
         }
         case steps::kReload: start(reload()); break;
@@ -171,9 +168,10 @@ void SnapshotRun::step(const Step& step) {
 void SnapshotRun::start_boot() {
     booted_ = false;
     world_.power_on();
-    origin_->errors_at_boot = errors(*origin_disk_);
+    origin_->faulted_at_boot = faulted(*origin_disk_);
     for (Slot& slot : slots_) {
-        if (slot.volume) slot.volume->errors_at_boot = errors_of(slot);
+        slot.cow->refresh();
+        if (slot.volume) slot.volume->faulted_at_boot = faulted_of(slot);
     }
     start(boot());
 }
@@ -194,7 +192,8 @@ void SnapshotRun::power_cut(const Step& step) {
         }
         clients_.power_cut(volumes);
         admin_busy_ = false;
-        origin_mapped_ = nullptr;
+        origin_mapped_ = below_mapped_ = nullptr;
+        origin_->being_taken = nullptr;
         for (Slot& slot : slots_) {
             slot.mapped = nullptr;
             slot.live = false;
@@ -239,7 +238,22 @@ void SnapshotRun::check_status(Slot& slot, const char* when) {
 
 // --- the end --------------------------------------------------------------------------------------------------------
 
+// Errors end requests; only what stalls may hold them up.
+void SnapshotRun::check_liveness() {
+    constexpr std::uint64_t kPatience = 20'000;
+    bool stalls = origin_disk_->stalls();
+    for (const Slot& slot : slots_) stalls |= slot.cow->stalls();
+    if (stalls) return;
+    for (std::uint64_t n = 0; n < kPatience && (admin_busy_ || clients_.in_flight() != 0); ++n) {
+        if (!world_.timeline().step()) break;
+    }
+    if (clients_.in_flight() != 0) clients_.violate(fmt::format("{} requests hang, though no disk stalls", clients_.in_flight()));
+    if (admin_busy_) clients_.violate("the administrator hangs, though no disk stalls");
+}
+
 void SnapshotRun::the_end() {
+    check_liveness();
+    if (outcome_.failed()) return;
     // Faults are over: everything must end.
     steps::heal(*origin_disk_);
     for (Slot& slot : slots_) steps::heal(*slot.cow);
@@ -265,20 +279,36 @@ void SnapshotRun::the_end() {
     }
     power_cut({});
     if (outcome_.failed() || gave_up_) return;
-    for (const Slot& slot : slots_) {
-        if (slot.live) check_status(slots_[slot.number], "at the end");
+    for (Slot& slot : slots_) {
+        if (slot.live) check_status(slot, "at the end");
     }
     if (setup_.orderly_end != 0) remove_everything();
+    check_disks();
 }
 
 void SnapshotRun::check_progress() {
     const std::uint64_t length = std::min<std::uint64_t>(setup_.sectors, 8);
+    const Extent last{{(setup_.sectors - length) / 8 * 8}, {length}};
     clients_.submit(*origin_, Op::write, {{0}, {length}});
     for (Slot& slot : slots_) {
-        if (slot.live) clients_.submit(*slot.volume, Op::write, {{setup_.sectors - length}, {length}});
+        if (!slot.live) continue;
+        const bool overflowed = Machine::status(*slot.mapped) == "snapshot Overflow";
+        if (!clients_.settle()) break;
+        const std::uint64_t before = clients_.ended_well();
+        clients_.submit(*slot.volume, Op::write, {last.first, std::min(last.length, Sectors{setup_.sectors} - (last.first - Sector{}))});
+        if (!clients_.settle()) break;
+        if (overflowed && clients_.ended_well() != before) clients_.violate(slot.name + ": Overflow, and takes a write");
     }
     clients_.submit(*origin_, Op::flush, {});
     if (!clients_.settle()) clients_.violate("writes do not end though all disks are well");
+}
+
+// No layer may send what its disk cannot take.
+void SnapshotRun::check_disks() {
+    for (const auto& disk : world_.disks()) {
+        if (disk->counters().invalid == 0) continue;
+        clients_.violate(fmt::format("{} was sent {} requests that it cannot take", disk->name(), disk->counters().invalid));
+    }
 }
 
 void SnapshotRun::remove_everything() {

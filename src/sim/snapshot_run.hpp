@@ -15,39 +15,10 @@
 
 #include "sim/clients.hpp"
 #include "sim/machine.hpp"
-#include "sim/request_steps.hpp"
+#include "sim/snapshot_setup.hpp"
 #include "sim/story.hpp"
 
 namespace udm {
-
-inline constexpr unsigned kSlots = 4;
-
-struct SnapshotSetup {
-    std::uint64_t sectors = 0;             // of the origin
-    std::uint64_t stable_disks = 0;        // bits: disks without a volatile cache; 0 origin, 1.. COW devices
-    std::uint64_t fast = 0;                // bits: disks much faster than the others
-    std::uint64_t lazy_discard = 0;
-    std::uint64_t orderly_end = 0;         // everything is removed at the end, and nothing may be left
-    std::uint64_t flush_at_end = 0;        // before the last cut
-    struct Slot {
-        std::uint64_t chunk = 0, cow_sectors = 0;
-        std::uint64_t roomy = 0;           // can never be full
-        std::uint64_t discard_zeroes_cow = 0;
-    };
-    std::array<Slot, kSlots> slots{};
-
-    std::vector<std::uint64_t> pack() const;
-    static SnapshotSetup unpack(const std::vector<std::uint64_t>& words);
-};
-
-namespace steps {
-enum SnapshotKind : std::uint32_t {
-    kTake = kFirstOfStory,    // a: slot, b: 0 P, 1 PO, 2 N, c: 1 suspends with noflush
-    kDrop,                    // a: slot
-    kCycle,                   // a: volume, b: 1 noflush, c: microseconds to stay suspended
-    kReload,                  // the origin's table again
-};
-}
 
 class SnapshotRun {
   public:
@@ -62,9 +33,12 @@ class SnapshotRun {
     class OriginVolume final : public Volume {
       public:
         OriginVolume(SnapshotRun& run, ShadowDisk shadow) : Volume{"origin", std::move(shadow)}, run_{run} {}
-        std::uint64_t causes() const override { return errors(*run_.origin_disk_); }
+        std::uint64_t causes() const override { return faulted(*run_.origin_disk_); }
         bool excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const override;
-        std::uint64_t errors_at_boot = 0;
+        // While a snapshot is taken of a live origin, what is written meanwhile may be in it.
+        void submitted(Op op, Extent extent, std::uint64_t write) override;
+        std::uint64_t faulted_at_boot = 0;
+        Volume* being_taken = nullptr;
 
       private:
         SnapshotRun& run_;
@@ -73,9 +47,9 @@ class SnapshotRun {
       public:
         SnapshotVolume(SnapshotRun& run, Slot& slot, ShadowDisk shadow)
             : Volume{slot.name, std::move(shadow)}, run_{run}, slot_{slot} {}
-        std::uint64_t causes() const override { return run_.errors_of(slot_); }
+        std::uint64_t causes() const override { return run_.faulted_of(slot_); }
         bool excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const override;
-        std::uint64_t errors_at_boot = 0;
+        std::uint64_t faulted_at_boot = 0;
 
       private:
         SnapshotRun& run_;
@@ -86,12 +60,15 @@ class SnapshotRun {
         std::string name, cow_name;
         SimDisk* cow = nullptr;
         SnapshotSetup::Slot setup;
+        std::uint64_t cow_sectors = 0;
         Store store = Store::persistent;
         // A snapshot is taken: the state has it, and it comes back after a power cut (unless it is transient).
         bool committed = false;
         bool live = false;               // clients may use it
+        // A store was made on a wiped device, or was on its way to be, and never used.
+        bool half_made = false;
         Machine::Mapped* mapped = nullptr;
-        std::uint64_t cow_errors_at_take = 0, origin_errors_at_take = 0;
+        std::uint64_t cow_faulted_at_take = 0, origin_faulted_at_take = 0;
         std::unique_ptr<SnapshotVolume> volume;
     };
 
@@ -112,22 +89,26 @@ class SnapshotRun {
     bool wait_for_admin();
     Job<void> boot();
     Job<void> boot_slot(Slot* slot);
-    Job<void> take(Slot* slot, Store store, bool noflush);
+    Job<void> take(Slot* slot, Store store, steps::Way way, bool on_what_is_left);
     Job<void> drop(Slot* slot);
+    // `volume` may be null: what the origin stands on has no clients of its own.
     Job<void> cycle(Volume* volume, Machine::Mapped* mapped, bool noflush, Nanoseconds stay);
+    Job<void> make_view(Slot* slot, steps::Way way, Result<void>* result);
     Job<void> reload();
     Job<void> remove_all();
     // The device is suspended, and flushed if it was asked to be: so says its shadow from here on.
-    void was_suspended(Volume& volume, bool noflush, std::uint64_t errors_before);
+    void was_suspended(Volume& volume, bool noflush, std::uint64_t causes_before);
     void wipe(Slot& slot);
 
+    const char* origin_words() const noexcept { return setup_.stacked ? "udm:origin-real" : "sim:origin-disk"; }
     std::string origin_table() const;
     std::string snapshot_table(const Slot& slot) const;
-    static std::uint64_t errors(const SimDisk& disk) noexcept;
-    static std::uint64_t read_errors(const SimDisk& disk) noexcept { return disk.count(Op::read).errors; }
-    std::uint64_t errors_of(const Slot& slot) const noexcept { return errors(*slot.cow) + errors(*origin_disk_); }
+    // Requests that disks have failed because they were told to: what excuses errors above.
+    static std::uint64_t faulted(const SimDisk& disk) noexcept { return disk.counters().faulted; }
+    std::uint64_t faulted_of(const Slot& slot) const noexcept { return faulted(*slot.cow) + faulted(*origin_disk_); }
     bool may_be_broken(const Slot& slot) const noexcept;
-    static bool is_invalid(const Slot& slot);
+    void check_liveness();
+    void check_disks();
 
     World& world_;
     const History& history_;
@@ -136,6 +117,7 @@ class SnapshotRun {
     Clients clients_;
     SimDisk* origin_disk_ = nullptr;
     std::unique_ptr<OriginVolume> origin_;
+    Machine::Mapped* below_mapped_ = nullptr;    // what the origin stands on, if it is a mapped device
     Machine::Mapped* origin_mapped_ = nullptr;
     std::array<Slot, kSlots> slots_;
     bool admin_busy_ = false;

@@ -15,9 +15,7 @@ class DiskVolume final : public Volume {
   public:
     DiskVolume(std::string name, SimDisk& disk) : Volume{std::move(name), ShadowDisk{disk.limits().size}}, disk_{disk} {}
     std::uint64_t causes() const override {
-        std::uint64_t errors = 0;
-        for (const auto& op : disk_.counters().by_op) errors += op.errors;
-        return errors;
+        return disk_.counters().faulted;
     }
     SimDisk& sim_disk() noexcept { return disk_; }
 
@@ -41,7 +39,8 @@ History DiskStory::generate(Prng& random) const {
     History history;
     const std::uint64_t sectors = random.between(16, 256);
     history.setup = {sectors, random.chance(7, 8), random.chance(1, 2)};
-    const steps::Shape shape{.volumes = 2, .sectors = sectors, .chunks = {8, 16}, .longest = 32};
+    steps::Shape shape{.sectors = sectors, .chunks = {8, 16}, .longest = 32, .volumes = {1, 1}};
+    shape.draw_mood(random);
     const std::uint64_t count = random.between(100, 130);
     const std::uint64_t cut_at = random.below(count);
     for (std::uint64_t i = 0; i < count; ++i) {

@@ -89,11 +89,9 @@ class LinearRun {
       public:
         MappedVolume(LinearRun& run, std::string name, ShadowDisk shadow) : Volume{std::move(name), std::move(shadow)}, run_{run} {}
         std::uint64_t causes() const override {
-            std::uint64_t errors = 0;
-            for (const SimDisk* disk : run_.disks_) {
-                for (const auto& op : disk->counters().by_op) errors += op.errors;
-            }
-            return errors;
+            std::uint64_t faulted = 0;
+            for (const SimDisk* disk : run_.disks_) faulted += disk->counters().faulted;
+            return faulted;
         }
         bool excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const override {
             // An error of the flush that goes with a suspend is owed to the next flush from above.
@@ -335,7 +333,8 @@ History LinearStory::generate(Prng& random) const {
 
     History history;
     history.setup = setup.pack();
-    const steps::Shape shape{.volumes = kVolumes, .sectors = setup.sectors, .chunks = {8, setup.chunk}, .longest = 48};
+    steps::Shape shape{.sectors = setup.sectors, .chunks = {8, setup.chunk}, .longest = 48, .volumes = {1, 1}};
+    shape.draw_mood(random);
     const std::uint64_t requests = random.between(100, 140);
     const std::uint64_t cut_at = random.between(10, requests - 1);
     for (std::uint64_t i = 0; i < requests; ++i) {

@@ -174,7 +174,7 @@ TEST(ShadowDiskFork, HasTheContentAndGoesItsOwnWay) {
     ShadowDisk origin{Sectors{8}};
     write(origin, 1);
     flush(origin);
-    ShadowDisk snapshot = origin.fork();
+    ShadowDisk snapshot = origin.fork(true);
     write(origin, 2);
     write(snapshot, 3, false, IoStatus::ok, {{1}, {1}});
     EXPECT_TRUE(reads(origin, 2));
@@ -190,17 +190,29 @@ TEST(ShadowDiskFork, HasTheContentAndGoesItsOwnWay) {
 TEST(ShadowDiskFork, HasNoWriteThatWasHeldBack) {
     ShadowDisk origin{Sectors{8}};
     const auto held_back = origin.begin_write(kSector, 1, false);
-    ShadowDisk snapshot = origin.fork();
+    ShadowDisk snapshot = origin.fork(true);
     origin.end_write(held_back, IoStatus::ok);
     EXPECT_TRUE(reads(origin, 1));
     EXPECT_FALSE(reads(snapshot, 1));
     EXPECT_TRUE(reads(snapshot, 0));
 }
 
+TEST(ShadowDiskFork, MayHaveAWriteThatWasUnderWay) {
+    for (const std::uint64_t found : {0u, 1u, 2u}) {
+        ShadowDisk origin{Sectors{8}};
+        const auto ticket = origin.begin_write(kSector, 1, false);
+        ShadowDisk snapshot = origin.fork(false);
+        snapshot.add_perhaps(kSector, 2);
+        origin.end_write(ticket, IoStatus::ok);
+        EXPECT_TRUE(reads(snapshot, found));
+        for (const std::uint64_t other : {0u, 1u, 2u, 3u}) EXPECT_EQ(reads(snapshot, other), other == found);
+    }
+}
+
 TEST(ShadowDiskFork, LeavesWhatIsUncertainUncertainButForEverTheSameOnceSeen) {
     ShadowDisk origin{Sectors{8}};
     write(origin, 1, false, IoStatus::io_error);
-    ShadowDisk snapshot = origin.fork();
+    ShadowDisk snapshot = origin.fork(true);
     EXPECT_TRUE(reads(origin, 1));
     EXPECT_TRUE(reads(snapshot, 0));
     EXPECT_FALSE(reads(snapshot, 1));
@@ -210,7 +222,7 @@ TEST(ShadowDiskFork, LeavesWhatIsUncertainUncertainButForEverTheSameOnceSeen) {
 TEST(ShadowDiskFork, MayLoseWhatTheOriginHadNotFlushed) {
     ShadowDisk origin{Sectors{8}};
     write(origin, 1);
-    ShadowDisk snapshot = origin.fork();
+    ShadowDisk snapshot = origin.fork(true);
     flush(snapshot);    // goes to the snapshot's own disk
     snapshot.cut();
     EXPECT_TRUE(reads(snapshot, 0));

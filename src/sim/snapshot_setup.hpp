@@ -1,0 +1,57 @@
+// What a history of the story "snapshot" starts from, and the steps that are its own.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/prng.hpp"
+#include "sim/request_steps.hpp"
+
+namespace udm {
+
+inline constexpr unsigned kSlots = 4;    // for snapshots, each with a COW device
+
+struct SnapshotSetup {
+    std::uint64_t sectors = 0;               // of the origin
+    std::uint64_t stable_disks = 0;          // bits: disks without a volatile cache; 0 origin, 1.. COW devices
+    std::uint64_t fast_disks = 0;            // bits: much faster than the others
+    std::uint64_t lazy_discard = 0;
+    std::uint64_t orderly_end = 0;           // everything is removed at the end, and nothing may be left
+    std::uint64_t flush_at_end = 0;          // before the last cut
+    struct Slot {
+        std::uint64_t chunk = 0, cow_sectors = 0;
+        std::uint64_t roomy = 0;             // can never be full
+        std::uint64_t discard_zeroes_cow = 0;
+    };
+    std::array<Slot, kSlots> slots{};
+    std::uint64_t stacked = 0;               // the origin is a mapped device
+    std::uint64_t block = 0;                 // logical block of the disks in sectors, 0: 1
+    std::uint64_t max_transfer = 0;          // of the disks in sectors, 0: none
+    std::uint64_t no_zeroes = 0;             // bits: disks that take no write_zeroes
+    std::uint64_t no_discard = 0;            // bits
+
+    static SnapshotSetup draw(Prng& random);
+    std::string describe() const;
+    // For History::setup. New members go to the end: what a saved history doesn't have is zero.
+    std::vector<std::uint64_t> pack() const;
+    static SnapshotSetup unpack(const std::vector<std::uint64_t>& words);
+};
+
+namespace steps {
+enum SnapshotKind : std::uint32_t {
+    kTake = kFirstOfStory,    // a: slot, b: 0 P, 1 PO, 2 N, c: Way, d: 1 goes on with a store that a cut left half made
+    kDrop,                    // a: slot
+    kCycle,                   // a: volume, or 5: what the origin stands on; b: 1 noflush, c: microseconds to stay suspended
+    kReload,                  // the origin's table again
+    kGrow,                    // a: slot, b: sectors more for its COW device
+};
+enum class Way : std::uint64_t {    // of taking a snapshot
+    flush,      // the origin is suspended
+    noflush,    // without flush
+    live,       // it is not
+};
+}  // namespace steps
+
+}  // namespace udm
