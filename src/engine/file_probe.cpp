@@ -142,17 +142,26 @@ Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
         return fail(code_of_open(error), fmt::format("{}: {}{}", path, std::strerror(error),
                                                      mode == OpenMode::write ? remedy : ""));
     }
+    if (!S_ISREG(file.status.st_mode) && !S_ISBLK(file.status.st_mode)) {  // another one since we looked
+        ::close(file.fd);
+        return fail(Errc::no_device, fmt::format("{}: neither a file nor a block device", path));
+    }
+    // O_NONBLOCK was for opening only.
+    ::fcntl(file.fd, F_SETFL, flags & ~O_NONBLOCK);
+    file.traits.block_device = S_ISBLK(file.status.st_mode);
+    file.traits.limits.read_only = mode == OpenMode::read;
+    return file;
+}
+
+Result<void> find_traits(OpenedFile& file, const std::string& path) {
     FileTraits& traits = file.traits;
     Limits& limits = traits.limits;
-    limits.read_only = mode == OpenMode::read;
-    traits.block_device = S_ISBLK(file.status.st_mode);
     struct statfs system {};
     traits.memory =
         !traits.block_device && ::fstatfs(file.fd, &system) == 0 &&
         (static_cast<long>(system.f_type) == kTmpfs || static_cast<long>(system.f_type) == kRamfs);
-    // O_NONBLOCK was for opening only.
-    ::fcntl(file.fd, F_SETFL, flags & ~O_NONBLOCK);
-    traits.direct = !traits.memory && ::fcntl(file.fd, F_SETFL, (flags & ~O_NONBLOCK) | O_DIRECT) == 0;
+    const int flags = ::fcntl(file.fd, F_GETFL);
+    traits.direct = !traits.memory && ::fcntl(file.fd, F_SETFL, flags | O_DIRECT) == 0;
     if (traits.direct) {
         const DirectIo direct = direct_io(file.fd, traits.block_device);
         traits.direct = direct.possible;
@@ -160,7 +169,7 @@ Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
             limits.logical_block = direct.offset > kSectorSize ? direct.offset : kSectorSize;
             limits.memory_alignment = direct.memory;
         } else {
-            ::fcntl(file.fd, F_SETFL, flags & ~O_NONBLOCK);
+            ::fcntl(file.fd, F_SETFL, flags);
         }
     }
     if (traits.block_device) {
@@ -171,13 +180,12 @@ Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
     limits.volatile_cache = !traits.memory;
     const std::int64_t bytes = file_bytes(file.fd, traits.block_device);
     if (bytes < 0) {
-        ::close(file.fd);
         return fail(Errc::io, fmt::format("{}: its size: {}", path, std::strerror(static_cast<int>(-bytes))));
     }
     const auto size = static_cast<std::uint64_t>(bytes);
     traits.bytes_unserved = size % limits.logical_block;
     limits.size = whole_sectors(size - traits.bytes_unserved);
-    return file;
+    return {};
 }
 
 }  // namespace udm

@@ -24,9 +24,12 @@ struct OpenedFile {
     FileTraits traits{};
 };
 
-// Opens for reading, or for reading and writing, with O_DIRECT where the file takes it. The messages name
-// `path`.
+// Opens for reading, or for reading and writing; nothing but block_device and read_only is known of it yet.
+// The messages name `path`.
 Result<OpenedFile> open_file(const std::string& path, OpenMode mode);
+// Finds the rest, and sets O_DIRECT where the file takes it. It tries things out, so the file is locked
+// before.
+Result<void> find_traits(OpenedFile& file, const std::string& path);
 
 // Bytes of a file or block device now, or a negative errno. Does not block.
 std::int64_t file_bytes(int fd, bool block_device) noexcept;

@@ -191,16 +191,20 @@ Result<std::unique_ptr<OpenDevice>> Opener::open_memory(const std::string& words
 
 Result<std::unique_ptr<OpenDevice>> Opener::open_path(const std::string& words, const std::string& path,
                                                       OpenMode mode) {
-    TRY(const OpenedFile file, open_file(path, mode));
+    TRY(OpenedFile file, open_file(path, mode));
     auto lease = locks_.acquire(id_of(file.status), file.fd, mode, path);
     if (!lease) {
         ::close(file.fd);
         return fail(lease);
     }
-    if (file.traits.limits.read_only && mode == OpenMode::write) {
+    auto usable = find_traits(file, path);
+    if (usable && file.traits.limits.read_only && mode == OpenMode::write) {
+        usable = fail(Errc::read_only, fmt::format("{}: the block device is read-only", path));
+    }
+    if (!usable) {
         lease->release();
         ::close(file.fd);
-        return fail(Errc::read_only, fmt::format("{}: the block device is read-only", path));
+        return fail(usable);
     }
     if (file.traits.bytes_unserved != 0) {
         loop_.shared().log(
