@@ -162,7 +162,7 @@ def test_qemu_io_with_fua_discard_and_zeroes(volume, image):
 
 def fio(*jobs, **options):
     """Runs jobs (dicts) at once, in one fio process."""
-    command = ["fio", "--output-format=json"] + [f"--{k}={v}" for k, v in options.items()]
+    command = ["fio", "--output-format=json", "--verify_state_save=0"] + [f"--{k}={v}" for k, v in options.items()]
     for job in jobs:
         command += [f"--{k}={v}" for k, v in job.items()]
     said = run(*command, timeout=300).stdout
