@@ -117,6 +117,8 @@ class Devices {
     Located locate(const Record& record) const;
     unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
+    DiskId identity_of(const std::string& word) const;
+    void check_store(const Record& record, unsigned home, const TableLine& line) const;
     void check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const;
     void drop_idle_device(Record& record);
     void remove_locked(const RecordPtr& record);

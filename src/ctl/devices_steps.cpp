@@ -223,16 +223,47 @@ unsigned Devices::choose_home(const RecordPtr& record, const std::vector<TableLi
     return home;
 }
 
+// A store has one owner. Those of one home are known there (targets/snapshot); here are the others (defect N27).
+void Devices::check_store(const Record& record, unsigned home, const TableLine& line) const {
+    const std::string cow = snapshot_cow(line);
+    if (cow.empty()) return;
+    const DiskId id = identity_of(cow);
+    if (id.kind == DiskId::Kind::none) return;
+    for (const RecordPtr& user : registry_.users_of(id)) {
+        std::vector<TableLine> theirs;
+        std::string name;
+        {
+            const std::lock_guard lock{registry_.mutex};
+            if (user.get() == &record || !user->device || user->home == home) continue;
+            name = user->name;
+            for (const auto* slot : {&user->live, &user->inactive}) {
+                if (*slot) theirs.insert(theirs.end(), (*slot)->lines.begin(), (*slot)->lines.end());
+            }
+        }
+        for (const TableLine& other : theirs) {
+            const std::string other_cow = snapshot_cow(other);
+            if (other_cow.empty() || identity_of(other_cow) != id) continue;
+            throw Failure{Errc::bad_argument,
+                          fmt::format("table: {}:{}: {}: Snapshot cow pairing for exception table handover failed: {} is "
+                                      "the store of {}",
+                                      kMajor, record.minor, line.type, cow, name),
+                          name_of(record)};
+        }
+    }
+}
+
+DiskId Devices::identity_of(const std::string& word) const {
+    const RecordPtr lower = find_mapped(registry_, word);
+    return lower ? lower->id() : host_.identify(word);
+}
+
 // An origin and all its snapshots share one home (decision 18).
 void Devices::check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const {
-    const auto identity = [&](const std::string& word) {
-        const RecordPtr lower = find_mapped(registry_, word);
-        return lower ? lower->id() : host_.identify(word);
-    };
     for (const TableLine& line : lines) {
+        check_store(record, home, line);
         const std::string base = snapshot_base(line);
         if (base.empty()) continue;
-        const DiskId id = identity(base);
+        const DiskId id = identity_of(base);
         if (id.kind == DiskId::Kind::none) continue;
         std::string elsewhere;
         for (const RecordPtr& user : registry_.users_of(id)) {
@@ -250,7 +281,7 @@ void Devices::check_family(const Record& record, unsigned home, const std::vecto
                 const std::string other_base = snapshot_base(other);
                 return !other_base.empty() &&
                        (line.type == "snapshot-origin" || other.type == "snapshot-origin") &&
-                       identity(other_base) == id;
+                       identity_of(other_base) == id;
             });
             if (conflicts) elsewhere += (elsewhere.empty() ? "" : ", ") + name;
         }

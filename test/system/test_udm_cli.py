@@ -227,3 +227,17 @@ def test_completion_knows_every_command(daemon, shell):
     if shell == "bash":
         asked = "source /dev/stdin; COMP_WORDS=(udm snapshot ta); COMP_CWORD=2; _udm; echo ${COMPREPLY[@]}"
         assert subprocess.run(["bash", "-c", asked], input=script, text=True, capture_output=True).stdout.strip() == "take"
+
+
+def test_a_store_has_one_owner_also_when_the_second_lives_on_another_reactor(tmp_path):
+    for name in ("base0", "base1", "cow"):
+        (tmp_path / name).write_bytes(b"")
+        os.truncate(tmp_path / name, 4 << 20)
+    with Daemon(tmp_path, arguments=["--reactors", "2"]) as daemon:
+        for n in (0, 1):
+            daemon.udmsetup("create", f"o{n}", "--table", f"0 8192 snapshot-origin {tmp_path}/base{n}")
+        daemon.udmsetup("create", "s0", "--table", f"0 8192 snapshot {tmp_path}/base0 {tmp_path}/cow P 8")
+        second = daemon.udmsetup("create", "s1", "--table", f"0 8192 snapshot {tmp_path}/base1 {tmp_path}/cow P 8", check=False)
+        assert second.returncode != 0
+        assert "Snapshot cow pairing for exception table handover failed" in second.stderr
+        assert "Invalid" not in daemon.status("s0")
