@@ -3,7 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "context.hpp"
+#include "apps/udm/context.hpp"
 
 namespace udm::app {
 

@@ -1,7 +1,7 @@
 // udm completion: shell completion, made from the tree of commands itself, so that it cannot fall behind.
 #include <fmt/format.h>
 
-#include "commands.hpp"
+#include "apps/udm/commands.hpp"
 
 namespace udm::app {
 namespace {

@@ -1,4 +1,4 @@
-#include "context.hpp"
+#include "apps/udm/context.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -10,7 +10,7 @@
 #include <iostream>
 
 #include "base/parse.hpp"
-#include "commands.hpp"
+#include "apps/udm/commands.hpp"
 
 namespace udm::app {
 namespace {

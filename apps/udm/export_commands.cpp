@@ -1,7 +1,7 @@
 // udm export, unexport.
 #include <fmt/format.h>
 
-#include "commands.hpp"
+#include "apps/udm/commands.hpp"
 
 namespace udm::app {
 

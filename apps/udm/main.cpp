@@ -3,7 +3,7 @@
 
 #include <cstdio>
 
-#include "commands.hpp"
+#include "apps/udm/commands.hpp"
 #include "ctl/version.hpp"
 
 namespace {

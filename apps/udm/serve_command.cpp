@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "base/parse.hpp"
-#include "commands.hpp"
+#include "apps/udm/commands.hpp"
 
 namespace udm::app {
 namespace {

@@ -6,7 +6,7 @@
 #include <map>
 #include <thread>
 
-#include "commands.hpp"
+#include "apps/udm/commands.hpp"
 
 namespace udm::app {
 namespace {

@@ -177,7 +177,7 @@ def test_fio_verifies_origin_and_two_snapshots_at_once_over_several_connections(
         for part in range(2):
             jobs.append({"name": f"{name}{part}", "uri": uri, "offset": f"{part * 16}M", "size": "16M"})
     told = fio(*jobs, ioengine="nbd", rw="randwrite", bsrange="4k-64k", iodepth=16, verify="crc32c", verify_fatal=1,
-               do_verify=1, fsync=64, group_reporting=0, randrepeat=0)
+               do_verify=1, verify_state_save=0, fsync=64, group_reporting=0, randrepeat=0)
     assert len(told["jobs"]) == 6
     for job in told["jobs"]:
         assert job["error"] == 0, job["jobname"]
