@@ -263,5 +263,37 @@ TEST_F(Edges, AllCopiesThatThereIsRoomForGoOnWhenALargeOneEnds) {
     for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::ok);
 }
 
+// Constructors run beside the reactor, on which a mapped device may change its table meanwhile.
+TEST_F(Edges, AConstructorAsksNoDeviceForItsLimits) {
+    struct Watched final : Disk {
+        Limits of;
+        mutable int asked = 0;
+        void submit(Io&) noexcept override { FAIL(); }
+        const Limits& limits() const noexcept override {
+            ++asked;
+            return of;
+        }
+    } origin_disk, cow_disk;
+    origin_disk.of.size = cow_disk.of.size = {kSize};
+    cow_disk.of.logical_block = 4096;
+    opener.add("origin", origin_disk);
+    opener.add("cow", cow_disk);
+    add("s");
+    const auto in_opener = [&] {    // the simulated opener looks whether it may be written
+        const int before = cow_disk.asked;
+        EXPECT_TRUE(opener.open("cow", OpenMode::write));
+        return cow_disk.asked - before;
+    }();
+    cow_disk.asked = origin_disk.asked = 0;
+    auto built = table("s", kSize, "snapshot", "origin cow P 1");
+    ASSERT_TRUE(built);
+    EXPECT_LE(cow_disk.asked, in_opener);
+    EXPECT_EQ(origin_disk.asked, 0);
+    auto loaded = reactor.run((*built)->load());
+    ASSERT_FALSE(loaded);
+    EXPECT_NE(loaded.error().message.find("snapshot: Couldn't create exception store: chunk size 1 is no multiple of the logical block of cow"),
+              std::string::npos) << loaded.error().message;
+}
+
 }  // namespace
 }  // namespace udm::test

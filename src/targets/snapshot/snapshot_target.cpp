@@ -12,7 +12,21 @@ SnapshotTarget::~SnapshotTarget() {
     if (snapshot_) origins_.retire(std::move(snapshot_), claimed_);
 }
 
+// A part of the constructor's checks: limits of mapped devices change on their home reactor.
+Result<void> SnapshotTarget::check_chunk() const {
+    for (OpenDevice* device : {config_.origin.get(), config_.cow.get()}) {
+        const std::uint32_t block = device->disk().limits().logical_block;
+        if (to_bytes(config_.chunk) % block != 0) {
+            return fail(Errc::bad_argument,
+                        fmt::format("Couldn't create exception store: chunk size {} is no multiple of the logical block of {}, {} bytes",
+                                    config_.chunk.v, device->words(), block));
+        }
+    }
+    return {};
+}
+
 Job<Result<void>> SnapshotTarget::load() {
+    if (auto good = check_chunk(); !good) co_return fail(good);
     const std::string cow = config_.cow->words();
     OriginGroup& group = origins_.join(config_.origin->id());
     const DiskId cow_id = config_.cow->id();
@@ -74,7 +88,8 @@ TargetTraits SnapshotTarget::traits() const {
 
 std::vector<TargetDevice> SnapshotTarget::devices() const {
     const Snapshot::Config& c = config();
-    return {{c.origin.get(), c.extent.first, c.extent.length}, {c.cow.get(), {0}, c.cow->disk().limits().size}};
+    const Sectors store = snapshot_ ? c.cow->disk().limits().size : Sectors{};    // not before load()
+    return {{c.origin.get(), c.extent.first, c.extent.length}, {c.cow.get(), {0}, store}};
 }
 
 void SnapshotTarget::adjust_limits(Limits& limits) const {

@@ -32,6 +32,7 @@ class SnapshotTarget final : public Target {
     std::string table() const override { return snapshot_->table_words(); }
 
   private:
+    Result<void> check_chunk() const;
     bool takes_discards() const;
     const Snapshot::Config& config() const noexcept { return snapshot_ ? snapshot_->config() : config_; }
 

@@ -114,12 +114,7 @@ Result<void> SnapshotType::parse_store(const TargetArgs& args, Snapshot::Config&
     }
     if (!std::has_single_bit(*chunk)) return bad(fmt::format("chunk size {} is not a power of two", *chunk));
     if (*chunk > kChunkSectorsMax) return bad(fmt::format("chunk size {} is above {} sectors", *chunk, kChunkSectorsMax));
-    for (const OpenDevice* device : {config.origin.get(), config.cow.get()}) {
-        const std::uint32_t block = const_cast<OpenDevice*>(device)->disk().limits().logical_block;
-        if (std::uint64_t{*chunk} * kSectorSize % block != 0) {
-            return bad(fmt::format("chunk size {} is no multiple of the logical block of {}, {} bytes", *chunk, device->words(), block));
-        }
-    }
+    // That it is a multiple of the devices' blocks is looked at on the home reactor, to which mapped devices belong.
     config.chunk = {*chunk};
     return {};
 }
