@@ -295,5 +295,31 @@ TEST_F(Edges, AConstructorAsksNoDeviceForItsLimits) {
               std::string::npos) << loaded.error().message;
 }
 
+TEST_F(Edges, WritesThatFailForTheOriginsSakeDoNotFillTheStore) {
+    origin();
+    for (const char* kind : {"PO", "N"}) {
+        disk("cow", 64);
+        make("s", kSize, "snapshot", std::string{"origin cow "} + kind + " 8");
+        const std::string before = status("s");
+        disks["origin"]->fail_range({{80}, {8}}, op_bit(Op::read));
+        for (int i = 0; i < 20; ++i) EXPECT_EQ(write("s", 80, 1, 8), IoStatus::io_error);
+        EXPECT_EQ(status("s"), before);
+        disks["origin"]->clear_faults();
+        EXPECT_EQ(write("s", 80, 1, 8), IoStatus::ok);
+        EXPECT_EQ(read("s", 80, 2), (std::vector<int>{8, 1}));
+        remove("s");
+        opener.remove("cow");
+    }
+}
+
+TEST_F(Edges, CopiesKeepToTheLongestTransferOfTheStore) {
+    origin();
+    SimDisk::Options small;
+    small.limits.max_transfer = {64};
+    snapshot("", "P", 128, small);
+    EXPECT_EQ(write("o", 0, 8, 7), IoStatus::ok);
+    EXPECT_EQ(read("s", 0, 128), all(128, 1));
+}
+
 }  // namespace
 }  // namespace udm::test

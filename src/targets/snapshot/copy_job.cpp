@@ -47,7 +47,11 @@ void CopyJob::next_piece() noexcept {
         return;
     }
     piece_ = std::min(kPiece, range_.end() - at_);
-    if (const Sectors most = source_.limits().max_transfer) piece_ = std::min(piece_, most);
+    const auto at_most = [this](const Disk& disk) {
+        if (const Sectors most = disk.limits().max_transfer) piece_ = std::min(piece_, most);
+    };
+    at_most(source_);
+    for (const Part* part = parts_; part; part = part->next) at_most(part->snapshot->cow().disk());
     for (const Part* part = parts_; one_by_one_ && part; part = part->next) {
         for (const Sector edge : {part->source.first, part->source.end()}) {
             if (at_ < edge && edge < at_ + piece_) piece_ = edge - at_;
@@ -108,7 +112,9 @@ void CopyJob::on_complete(Io& io, Frame&) noexcept {
 void CopyJob::piece_unreadable(IoStatus status) noexcept {
     if (io_) {
         status_ = status;
-        for (Part* part = parts_; part; part = part->next) part->failed = true;
+        ASSERT(!parts_->next);    // a request that is copied for is of one chunk
+        parts_->failed = true;
+        parts_->snapshot->store().give_back({parts_->cow_first, parts_->count});    // or tries without end would fill it
         copied();
         return;
     }

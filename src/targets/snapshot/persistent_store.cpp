@@ -378,6 +378,14 @@ Chunks PersistentStore::left() const noexcept {
     return {std::min(chunks - next_free_.v - areas, places - reserved_)};
 }
 
+void PersistentStore::give_back(const Allocation& unused) noexcept {
+    Chunk after = unused.first + unused.count;
+    if (geometry_.is_metadata(after)) after += Chunks{1};
+    if (after != next_free_) return;
+    next_free_ = unused.first;
+    reserved_ -= unused.count.v;
+}
+
 void PersistentStore::publish(Chunk old_first, Chunk new_first, Chunks count) noexcept {
     for (std::uint64_t i = 0; i < count.v; ++i) {
         tail_.push_back({old_first.v + i, new_first.v + i});

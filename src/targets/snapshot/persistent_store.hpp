@@ -32,6 +32,7 @@ class PersistentStore final : public Store {
     Job<void> stop() override;
     Allocation allocate(Chunks wanted) noexcept override;
     Chunks left() const noexcept override;
+    void give_back(const Allocation& unused) noexcept override;
     void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept override;
     bool maybe_volatile(Chunk old_first, Chunks count) const noexcept override;
     bool when_durable(Waiter& waiter) noexcept override;

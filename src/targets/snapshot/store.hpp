@@ -57,6 +57,8 @@ class Store {
     virtual Allocation allocate(Chunks wanted) noexcept = 0;
     // How many chunks allocate() can still give, by what is known of the device's size. Never too many.
     virtual Chunks left() const noexcept = 0;
+    // What was allocated last and will not be published is free again; of anything older nothing happens.
+    virtual void give_back(const Allocation& unused) noexcept = 0;
     virtual void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept = 0;
     // True when one of the chunks was published and isn't durable yet; may say so when it is.
     virtual bool maybe_volatile(Chunk old_first, Chunks count) const noexcept = 0;

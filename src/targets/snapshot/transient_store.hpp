@@ -27,6 +27,9 @@ class TransientStore final : public Store {
         const Chunks room = chunk_.whole(cow_.limits().size);
         return {next_free_.v < room.v ? room.v - next_free_.v : 0};
     }
+    void give_back(const Allocation& unused) noexcept override {
+        if (unused.first + unused.count == next_free_) next_free_ = unused.first;
+    }
     void publish(Chunk, Chunk, Chunks) noexcept override {}
     bool maybe_volatile(Chunk, Chunks) const noexcept override { return false; }
     bool when_durable(Waiter&) noexcept override { return false; }
