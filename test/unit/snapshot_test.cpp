@@ -194,6 +194,35 @@ TEST_F(Basic, BecomesInvalidWithPWhenFullAndStaysSo) {
     EXPECT_EQ(status("s"), "Invalid");
 }
 
+// What was given out before a crash and never committed is used when nothing else is left.
+TEST_F(Basic, FillsTheHolesThatCrashesLeftInItsStore) {
+    with_snapshot("P", 16, 160);    // chunks 2 to 9 are for data
+    EXPECT_EQ(write("s", 0, 16, 5), IoStatus::ok);
+    remove("s");
+    std::vector<std::byte> area(kSectorSize);
+    const snapshot::DiskException entry{0, 5};
+    std::memcpy(area.data(), &entry, sizeof entry);
+    disks["cow"]->write_now({{16}, {1}}, area.data());
+    disks["cow"]->fill_now({{5 * 16}, {16}}, 5);
+
+    make("s", kSize, "snapshot", "origin cow P 16");
+    EXPECT_EQ(status("s"), "96/160 32");
+    for (std::uint64_t i = 1; i < 8; ++i) {
+        EXPECT_EQ(write(i % 2 ? "s" : "o", i * 16, 16, static_cast<std::uint8_t>(10 + i)), IoStatus::ok) << i;
+        EXPECT_EQ(status("s"), i < 4 ? std::to_string(96 + i * 16) + "/160 32" : "160/160 32") << i;
+    }
+    const auto before = read("s", 0, kSize);
+    EXPECT_EQ(before[0], 5);
+    EXPECT_EQ(before[7 * 16], 17);
+    EXPECT_EQ(before[6 * 16], 1);
+    EXPECT_EQ(flush("s"), IoStatus::ok);
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow P 16");
+    EXPECT_EQ(read("s", 0, kSize), before);
+    EXPECT_EQ(write("s", 800, 1, 6), IoStatus::io_error);
+    EXPECT_EQ(status("s"), "Invalid");
+}
+
 TEST_F(Basic, UsesAStoreThatHasGrownAtOnce) {
     with_snapshot("P", 16, 48);    // one chunk of data
     EXPECT_EQ(write("o", 0, 1, 7), IoStatus::ok);

@@ -170,7 +170,34 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
     rest_of_area_unknown_ = true;
     next_free_ = highest + Chunks{1};
     if (geometry_.is_metadata(next_free_)) next_free_ += Chunks{1};
+    find_holes(used, highest);
     co_return Result<void>{};
+}
+
+// Chunks below the highest used one to which no entry points: they were given out before a crash, and the entries never came to be.
+void PersistentStore::find_holes(const ExceptionTable& used, Chunk highest) {
+    holes_.clear();
+    hole_chunks_ = {0};
+    for (Chunk chunk{2}; chunk < highest && holes_.size() < kHolesMax;) {
+        if (const auto run = used.find(chunk)) {
+            chunk += run->count;
+            continue;
+        }
+        if (geometry_.is_metadata(chunk)) {
+            chunk += Chunks{1};
+            continue;
+        }
+        const Chunk end = std::min(used.next_mapped(chunk).value_or(highest), next_area(chunk));
+        holes_.push_back({chunk, end - chunk});
+        hole_chunks_ += end - chunk;
+        chunk = end;
+    }
+}
+
+// The first chunk of metadata behind `chunk`, which is one for data.
+Chunk PersistentStore::next_area(Chunk chunk) const noexcept {
+    const std::uint64_t stride = geometry_.exceptions_per_area() + 1;
+    return {(chunk.v - 1) / stride * stride + stride + 1};
 }
 
 // --- writing --------------------------------------------------------------------------------------------------------
@@ -357,11 +384,14 @@ Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
         chunks = room().v;
         places = geometry_.capacity(chunks);
     }
-    if (next_free_.v >= chunks || reserved_ >= places || next_free_.v > ExceptionTable::kChunkMax) return {};
+    if (reserved_ >= places) return {};
+    if (next_free_.v >= chunks || next_free_.v > ExceptionTable::kChunkMax) {
+        const Allocation given = allocate_hole({std::min(wanted.v, places - reserved_)});
+        reserved_ += given.count.v;
+        return given;
+    }
     // Up to the next chunk of metadata.
-    const std::uint64_t stride = geometry_.exceptions_per_area() + 1;
-    const std::uint64_t next_area = (next_free_.v - 1) / stride * stride + stride + 1;
-    std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, next_area - next_free_.v,
+    std::uint64_t n = std::min({wanted.v, chunks - next_free_.v, places - reserved_, (next_area(next_free_) - next_free_).v,
                                 ExceptionTable::kChunkMax + 1 - next_free_.v});
     if (n > 1 && env_.chaos.fires("snapshot.short_run")) n = 1;
     const Allocation given{next_free_, {n}};
@@ -371,11 +401,25 @@ Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
     return given;
 }
 
+// What crashes left unused is used last, so that a store that was never killed looks as the kernel's does. Without it each crash
+// would make the store smaller, and one that was made to hold the whole origin no longer did.
+Store::Allocation PersistentStore::allocate_hole(Chunks wanted) noexcept {
+    if (holes_.empty()) return {};
+    Allocation& hole = holes_.back();
+    const Allocation given{hole.first, std::min(wanted, hole.count)};
+    hole.first += given.count;
+    hole.count.v -= given.count.v;
+    hole_chunks_.v -= given.count.v;
+    if (!hole.count) holes_.pop_back();
+    return given;
+}
+
 Chunks PersistentStore::left() const noexcept {
     const std::uint64_t chunks = room().v, places = geometry_.capacity(chunks);
-    if (next_free_.v >= chunks || reserved_ >= places) return {0};
-    const std::uint64_t areas = geometry_.areas_within(chunks) - geometry_.areas_within(next_free_.v);
-    return {std::min(chunks - next_free_.v - areas, places - reserved_)};
+    if (reserved_ >= places) return {0};
+    std::uint64_t free = hole_chunks_.v;
+    if (next_free_.v < chunks) free += chunks - next_free_.v - (geometry_.areas_within(chunks) - geometry_.areas_within(next_free_.v));
+    return {std::min(free, places - reserved_)};
 }
 
 void PersistentStore::give_back(const Allocation& unused) noexcept {

@@ -42,6 +42,7 @@ class PersistentStore final : public Store {
     bool persistent() const noexcept override { return true; }
 
   private:
+    static constexpr std::size_t kHolesMax = 65536;            // runs; 1 MiB
     static constexpr std::uint64_t kBackgroundBatch = 8192;    // exceptions: 128 KiB of list
 
     Job<Result<void>> format();
@@ -49,6 +50,9 @@ class PersistentStore final : public Store {
     // `used`: from COW chunk to origin chunk.
     Result<void> check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, const ExceptionTable& table,
                              const ExceptionTable& used) const;
+    void find_holes(const ExceptionTable& used, Chunk highest);
+    Chunk next_area(Chunk chunk) const noexcept;
+    Allocation allocate_hole(Chunks wanted) noexcept;
     Job<IoStatus> write_header(bool valid);
     Job<void> commit_loop();
     Job<IoStatus> commit_batch(std::uint64_t end);
@@ -75,6 +79,8 @@ class PersistentStore final : public Store {
     Failure* failure_ = nullptr;
 
     Chunk next_free_{2};
+    std::vector<Allocation> holes_;    // below next_free_, given out by allocate() when nothing is left above
+    Chunks hole_chunks_{0};
     std::uint64_t reserved_ = 0;     // places in the list given to allocated chunks
     std::uint64_t published_ = 0;    // exceptions in the list, in memory
     std::uint64_t written_ = 0;      // … written to the store
