@@ -1,7 +1,8 @@
 #!/bin/bash
 # demo.sh: the main job of udm on real input, shown. Makes an ext4 image with files in it, serves it, mounts it where that is
 # possible, takes a snapshot while files are written, and shows that the snapshot is whole and old while the volume has the new.
-# Called by `./dev demo`. Ends by itself; exit status 0 only if everything was as promised.
+# Called by `./dev demo`. Ends by itself; exit status 0 only if everything was as promised. UDM_DEMO_MOUNT=no: as where nothing
+# can be mounted. UDM_DEMO_KEEP=1: leaves its folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/build/release/bin
@@ -98,7 +99,7 @@ echo "$uri"
 promise "a client sees an export of 128 MiB" test "$(nbdinfo --size "$uri")" = $((128 << 20))
 
 can_mount=no
-if [ "$(id -u)" = 0 ] && [ -c /dev/fuse ] && [ -e /dev/loop-control ] && command -v nbdfuse >/dev/null; then
+if [ "${UDM_DEMO_MOUNT:-yes}" = yes ] && [ "$(id -u)" = 0 ] && [ -c /dev/fuse ] && [ -e /dev/loop-control ] && command -v nbdfuse >/dev/null; then
     if attach origin "$uri" && mount_image "$attached" "$dir/mnt" 2>>"$dir/nbdfuse.log"; then can_mount=yes; else
         echo "  (mounting is not possible here: $(head -n 1 "$dir/nbdfuse.log"))"
     fi
@@ -155,13 +156,19 @@ if [ $can_mount = yes ]; then
     unmount_image "$dir/mnt"
     promise "and the volume itself, unmounted, is whole" check_file_system "${loops[0]}"
 else
-    bold "3. A snapshot, then new files in the volume"
+    bold "3. A snapshot while the volume is written, then new files in it"
     cp "$dir/disk.img" "$dir/old.img"
     cp "$dir/disk.img" "$dir/new.img"
     echo "written after the snapshot" >"$dir/letter.txt"
     { echo "rm letter.txt"; echo "write $dir/letter.txt letter.txt"; for i in $(seq 50); do echo "write $bin/udm file-$i"; done; } |
         debugfs -w -f - "$dir/new.img" >/dev/null 2>&1
-    shown udm snapshot take vol=then --cow-dir "$dir" --size 50%
+    # Written all the time, with what is there anyway: so the snapshot must be the old image wherever the writer was.
+    until [ -e "$dir/stop" ]; do nbdcopy "$dir/old.img" "$uri"; done &
+    writer=$!
+    started+=($writer)
+    shown udm snapshot take vol=then --cow-dir "$dir" --size 110%
+    touch "$dir/stop"
+    wait $writer
     shown nbdcopy "$dir/new.img" "$uri"
     shown udm snapshot list
     shown udm export then "nbd+unix:///then?socket=$dir/then.sock"

@@ -124,6 +124,20 @@ def test_nbdcopy_both_ways(daemon, image, folder):
     assert sha256(other) == sha256(image)
 
 
+def test_nbdcopy_zeroes_long_stretches_with_one_request(daemon, folder):
+    """It asks for up to 4 GiB of zeroes at once, more than the largest payload."""
+    full, sparse = os.path.join(folder, "full"), os.path.join(folder, "sparse")
+    with open(full, "wb") as file:
+        for _ in range(80):
+            file.write(b"x" * MIB)
+    with open(sparse, "wb") as file:
+        file.write(b"y" * MIB)
+        file.truncate(80 * MIB)
+    daemon.create("full", f"0 {80 * MIB // 512} linear {full} 0")
+    run("nbdcopy", "--flush", sparse, daemon.export("full"))
+    assert subprocess.run(["cmp", full, sparse]).returncode == 0
+
+
 def test_qemu_img_converts_and_compares(volume, image, folder):
     still = sha256(image)
     run("qemu-io", "-f", "raw", "-c", "write -P 7 1M 1M", "-c", "flush", volume.export("vol"))

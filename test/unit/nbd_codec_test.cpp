@@ -115,7 +115,7 @@ TEST_F(NbdValidate, OnlyWhatMovesDataIsBoundedByTheMaximum) {
     EXPECT_EQ(of(kRead, 0, more), WireError::inval);
     EXPECT_EQ(of(kWrite, 0, more), WireError::inval);
     EXPECT_EQ(of(kCache, 0, more), WireError::inval);
-    EXPECT_EQ(of(kWriteZeroes, 0, more), WireError::inval);
+    EXPECT_EQ(of(kWriteZeroes, 0, more), WireError::none);
     EXPECT_EQ(of(kWriteZeroes, 0, more, kFastZero), WireError::none);
     EXPECT_EQ(of(kTrim, 0, more), WireError::none);
     EXPECT_EQ(of(kBlockStatus, 0, more), WireError::none);

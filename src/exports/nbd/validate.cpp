@@ -65,7 +65,8 @@ Refusal validate(const Request& r, const Shape& shape) noexcept {
             if ((shape.flags & (kSendWriteZeroes | kReadOnly)) == 0) return kNotOffered;
             const std::uint16_t fast = (shape.flags & kSendFastZero) ? kCmdFastZero : 0;
             const std::uint16_t flags = kCmdFua | kCmdNoHole | fast;
-            return write_extent(r, shape, flags, (r.flags & kCmdFastZero) == 0, kNoSpace);
+            // The block size bounds payloads, and this has none: nbdcopy zeroes gigabytes with one request.
+            return write_extent(r, shape, flags, false, kNoSpace);
         }
         case Command::block_status:
             if (!shape.structured || shape.contexts == 0) return kNoContext;
