@@ -27,7 +27,7 @@ constexpr auto kTable = make_tables();
 
 }  // namespace
 
-std::uint32_t crc32c(const void* data, std::size_t bytes, std::uint32_t crc) noexcept {
+std::uint32_t crc32c_bytes(const void* data, std::size_t bytes, std::uint32_t crc) noexcept {
     const auto* at = static_cast<const unsigned char*>(data);
     crc = ~crc;
     for (; bytes >= 8; bytes -= 8, at += 8) {

@@ -8,9 +8,9 @@
 namespace udm {
 
 // Continues from `crc`, the result so far (0 to begin with).
-std::uint32_t crc32c(const void* data, std::size_t bytes, std::uint32_t crc = 0) noexcept;
+std::uint32_t crc32c_bytes(const void* data, std::size_t bytes, std::uint32_t crc = 0) noexcept;
 inline std::uint32_t crc32c(std::string_view text, std::uint32_t crc = 0) noexcept {
-    return crc32c(text.data(), text.size(), crc);
+    return crc32c_bytes(text.data(), text.size(), crc);
 }
 
 }  // namespace udm

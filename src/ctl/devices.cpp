@@ -92,6 +92,7 @@ void Devices::remove_later(RecordPtr record) {
     if (stopping_) return;  // its users go because the daemon does, and come back with it
     worker_.post([this, record] {
         const std::lock_guard operation{record->operation};
+        if (needed_by_held(*record)) return;
         {
             const std::lock_guard lock{registry_.mutex};
             if (!(record->deferred_remove || record->internal) || record->gone || record->table_opens != 0 ||
@@ -103,6 +104,18 @@ void Devices::remove_later(RecordPtr record) {
         } catch (const Failure& failure) {
             log_warning(name_of(*record), "deferred removal failed: {}", failure.what());
         }
+    });
+}
+
+// A device that could not come up has nothing open, but will want what it stands on.
+bool Devices::needed_by_held(const Record& lower) const {
+    const auto records = registry_.all();
+    const std::lock_guard lock{registry_.mutex};
+    return std::any_of(records.begin(), records.end(), [&](const RecordPtr& record) {
+        if (!record->kept) return false;
+        const auto& minors = record->kept->minors;
+        return std::any_of(minors.begin(), minors.end(),
+                           [&](const auto& use) { return use.second == lower.minor; });
     });
 }
 

@@ -122,6 +122,7 @@ class Devices {
     void check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const;
     void drop_idle_device(Record& record);
     void remove_locked(const RecordPtr& record);
+    bool needed_by_held(const Record& lower) const;
     void replace_by_error(const RecordPtr& record);
     void update_after_resume(const RecordPtr& record);
     Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;

@@ -274,6 +274,10 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
         operations_.emplace_back(former->operation);
         devices_.rename_step(*former, still_name);
         volume.still = former;
+        {
+            const std::lock_guard lock{registry.mutex};
+            volume.previous_note = former->snapshot;
+        }
         volume.snapshot = former;
     } else {
         volume.snapshot = make(still_name);
@@ -301,14 +305,9 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
                   {"taken", time_text(now_)},
                   {"redirect", true}};
     if (former) {  // the store it has written to so far
-        const std::lock_guard lock{registry.mutex};
-        noted["cow"] = former->snapshot.value("cow", "");
-        noted["made"] = former->snapshot.value("made", false);
+        noted["cow"] = volume.previous_note.value("cow", "");
+        noted["made"] = volume.previous_note.value("made", false);
     }
-    volume.previous_note = [&] {
-        const std::lock_guard lock{registry.mutex};
-        return volume.snapshot->snapshot;
-    }();
     note(volume.snapshot, std::move(noted), false, true);
     load(volume.origin, {{Sector{0}, volume.size, "linear", words_for(live_name) + " 0"}},
          volume.table.read_only);

@@ -1,0 +1,302 @@
+// What one can do with devices by name: Linux's rules (substrate.md 5.1), and what the registry adds.
+#include <thread>
+
+#include "test/unit/ctl_world.hpp"
+
+namespace udm::ctl {
+namespace {
+
+using DevicesOf = World;
+
+TEST_F(DevicesOf, AFreshDeviceIsActiveWithoutATable) {
+    bare("vol");
+    const Json fresh = info("vol");
+    EXPECT_EQ(fresh["state"], "active");
+    EXPECT_EQ(fresh["live_table"], false);
+    EXPECT_EQ(fresh["minor"], 0);
+    EXPECT_EQ(fresh["home"], nullptr);
+    devices->resume(named("vol"));    // nothing to do, and no error, as in Linux
+    devices->suspend(named("vol"), false);
+    EXPECT_EQ(refusal([&] { devices->resume(named("vol")); }).code, Errc::bad_argument);
+}
+
+TEST_F(DevicesOf, NamesUuidsAndNumbersAreUnique) {
+    const auto create_with = [&](const std::string& name, const std::string& uuid, std::optional<std::uint32_t> minor) {
+        devices->create({.name = name, .uuid = uuid, .minor = minor, .read_only = false, .table = {}});
+    };
+    create_with("a", "U", 5);
+    EXPECT_EQ(refusal([&] { create_with("a", "", {}); }).code, Errc::busy);
+    EXPECT_EQ(refusal([&] { create_with("b", "U", {}); }).code, Errc::busy);
+    EXPECT_EQ(refusal([&] { create_with("b", "", 5); }).code, Errc::busy);
+    create_with("b", "", {});
+    create_with("c", "", {});
+    EXPECT_EQ(info("b")["minor"], 0);    // the lowest free one
+    EXPECT_EQ(info("c")["minor"], 1);
+    devices->remove(named("b"), false, false);
+    create_with("d", "", {});
+    EXPECT_EQ(info("d")["minor"], 0);
+}
+
+TEST_F(DevicesOf, OddNamesAreRefused) {
+    for (const std::string& name : {std::string{}, std::string(128, 'x'), std::string{"a/b"}, std::string{"control"}, std::string{"."},
+                                    std::string{".."}, std::string{"a\nb"}}) {
+        EXPECT_EQ(refusal([&] { bare(name); }).code, Errc::bad_argument) << name;
+    }
+    bare(std::string(127, 'x'));
+    const auto create_with = [&](const std::string& uuid) {
+        devices->create({.name = "u", .uuid = uuid, .minor = {}, .read_only = false, .table = {}});
+    };
+    EXPECT_EQ(refusal([&] { create_with(std::string(129, 'u')); }).code, Errc::bad_argument);
+    create_with(std::string(128, 'u'));
+}
+
+TEST_F(DevicesOf, UnknownOnesAreENXIO) {
+    const Error error = refusal([&] { devices->suspend(named("nosuch"), false); });
+    EXPECT_EQ(error.code, Errc::not_found);
+    EXPECT_NE(error.message.find("nosuch"), std::string::npos);
+}
+
+TEST_F(DevicesOf, ATableIsLiveAfterResume) {
+    create("vol", "0 8 zero\n8 8 error");
+    EXPECT_EQ(table("vol"), "0 8 zero \n8 8 error ");
+    EXPECT_EQ(read("vol", 0), '\0');
+    char letter = 0;
+    EXPECT_EQ(transfer("vol", Op::read, 8, letter), IoStatus::io_error);
+    devices->load(named("vol"), lines_of_text("0 16 zero"), false);
+    EXPECT_EQ(table("vol", true), "0 16 zero ");
+    EXPECT_EQ(info("vol")["inactive_table"], true);
+    devices->clear(named("vol"));
+    EXPECT_EQ(info("vol")["inactive_table"], false);
+    devices->load(named("vol"), lines_of_text("0 16 zero"), true);
+    devices->resume(named("vol"));
+    EXPECT_EQ(table("vol"), "0 16 zero ");
+    EXPECT_EQ(info("vol")["read_only"], true);
+    EXPECT_EQ(info("vol")["targets"], 1);
+}
+
+TEST_F(DevicesOf, CreatingWithABadTableLeavesNothing) {
+    const Error error = refusal([&] { create("vol", "0 8 linear /no/such/disk 0"); });
+    EXPECT_EQ(error.code, Errc::no_device);
+    EXPECT_TRUE(error.message.starts_with("table: 253:0: linear: Device lookup failed: ")) << error.message;
+    EXPECT_EQ(devices->registry().size(), 0u);
+    EXPECT_TRUE(state->all("").empty());
+    EXPECT_EQ(refusal([&] { create("vol", "8 8 zero"); }).message.substr(0, 32), "table: 253:0: zero: Gap in table");
+}
+
+TEST_F(DevicesOf, RenameRefusesTakenNamesInTheKernelsWords) {
+    create("two", "0 8 zero");
+    bare("three");
+    EXPECT_EQ(refusal([&] { devices->rename(named("two"), "three"); }).message,
+              "ioctl: Unable to change name on mapped device two to one that already exists: three");
+    devices->set_uuid(named("two"), "ABC-1");
+    EXPECT_EQ(refusal([&] { devices->set_uuid(named("two"), "ABC-2"); }).message,
+              "ioctl: Unable to change uuid of mapped device two to ABC-2 because uuid is already set to ABC-1");
+    EXPECT_EQ(info("two")["event_number"], 1);    // Linux counts these
+    devices->rename(named("two"), "four");
+    EXPECT_EQ(info("four")["event_number"], 2);
+    EXPECT_EQ(refusal([&] { info("two"); }).code, Errc::not_found);
+}
+
+TEST_F(DevicesOf, OneInUseIsBusyAndItsUsersAreNamed) {
+    create("low", "0 8 zero");
+    create("high", "0 8 linear udm:low 0");
+    EXPECT_EQ(info("low")["open_count"], 1);
+    const Error error = refusal([&] { devices->remove(named("low"), false, false); });
+    EXPECT_EQ(error.code, Errc::busy);
+    EXPECT_NE(error.message.find("high"), std::string::npos);
+    devices->remove(named("high"), false, false);
+    EXPECT_EQ(info("low")["open_count"], 0);
+    devices->remove(named("low"), false, false);
+}
+
+TEST_F(DevicesOf, OneCanBeNamedInTablesInEveryWay) {
+    create("low", "0 8 zero");
+    create("a", "0 8 linear udm:low 0");
+    create("b", "0 8 linear /dev/mapper/low 0");
+    create("c", "0 8 linear 253:0 0");
+    EXPECT_EQ(info("low")["open_count"], 3);
+    const Json deps = devices->dependencies(named("b"), false);
+    ASSERT_EQ(deps.size(), 1u);
+    EXPECT_EQ(deps[0], Json::parse(R"({"major":253,"minor":0,"words":"/dev/mapper/low","name":"low"})"));
+    EXPECT_EQ(refusal([&] { create("d", "0 8 linear udm:none 0"); }).code, Errc::no_device);
+}
+
+TEST_F(DevicesOf, DeferredRemovalHappensWhenTheLastUserGoes) {
+    create("low", "0 8 zero");
+    create("high", "0 8 linear udm:low 0");
+    EXPECT_TRUE(devices->remove(named("low"), true, false));
+    EXPECT_EQ(info("low")["deferred_remove"], true);
+    EXPECT_FALSE(devices->remove(named("high"), true, false));
+    while (devices->registry().try_find(named("low"))) std::this_thread::yield();
+    EXPECT_TRUE(state->all("device/").empty());
+}
+
+TEST_F(DevicesOf, DeferredRemovalCanBeCalledOff) {
+    create("low", "0 8 zero");
+    create("high", "0 8 linear udm:low 0");
+    devices->remove(named("low"), true, false);
+    devices->message(named("low"), Sector{0}, "@cancel_deferred_remove");
+    EXPECT_EQ(info("low")["deferred_remove"], false);
+    devices->remove(named("high"), false, false);
+    EXPECT_EQ(info("low")["open_count"], 0);
+}
+
+TEST_F(DevicesOf, ForcedRemovalPutsAnErrorTableInFirst) {
+    create("low", "0 8 zero");
+    create("high", "0 8 linear udm:low 0");
+    EXPECT_EQ(refusal([&] { devices->remove(named("low"), false, true); }).code, Errc::busy);
+    EXPECT_EQ(table("low"), "0 8 error ");
+    char letter = 0;
+    EXPECT_EQ(transfer("high", Op::read, 0, letter), IoStatus::io_error);
+}
+
+TEST_F(DevicesOf, RemoveAllTakesWholeStacks) {
+    create("low", "0 8 zero");
+    create("mid", "0 8 linear udm:low 0");
+    create("high", "0 8 linear udm:mid 0");
+    const Devices::Removed result = devices->remove_all(false, false);
+    EXPECT_EQ(result.removed.size(), 3u);
+    EXPECT_TRUE(result.busy.empty());
+    EXPECT_EQ(devices->registry().size(), 0u);
+}
+
+TEST_F(DevicesOf, LoopsAreRefusedHoweverLong) {
+    create("a", "0 8 zero");
+    create("b", "0 8 linear udm:a 0");
+    create("c", "0 8 linear udm:b 0");
+    for (const char* below : {"udm:a", "udm:b", "253:2"}) {
+        const Error error = refusal([&] { devices->load(named("a"), lines_of_text(std::string{"0 8 linear "} + below + " 0"), false); });
+        EXPECT_EQ(error.code, Errc::bad_argument) << below;
+        EXPECT_NE(error.message.find("stand on itself"), std::string::npos) << error.message;
+    }
+    EXPECT_EQ(info("a")["inactive_table"], false);
+    EXPECT_EQ(info("c")["open_count"], 0);
+}
+
+TEST_F(DevicesOf, AReadOnlyDeviceIsNotOpenedForWriting) {
+    devices->create({.name = "low", .uuid = "", .minor = {}, .read_only = true, .table = lines_of_text("0 8 zero")});
+    EXPECT_EQ(refusal([&] { create("high", "0 8 linear udm:low 0"); }).code, Errc::denied);
+    devices->create({.name = "high", .uuid = "", .minor = {}, .read_only = true, .table = lines_of_text("0 8 linear udm:low 0")});
+}
+
+TEST_F(DevicesOf, MessagesGoToTheTargetOrSayWhyNot) {
+    create("vol", "0 8 zero");
+    EXPECT_TRUE(refusal([&] { devices->message(named("vol"), Sector{0}, "hello"); }).message.starts_with("Target type does not support messages"));
+    EXPECT_TRUE(refusal([&] { devices->message(named("vol"), Sector{99}, "hello"); }).message.starts_with("Target message sector outside device."));
+    EXPECT_EQ(refusal([&] { devices->message(named("vol"), Sector{0}, "  "); }).code, Errc::bad_argument);
+    EXPECT_TRUE(refusal([&] { devices->message(named("vol"), Sector{0}, "@stats_create"); }).message.starts_with("Unsupported message sent to DM core"));
+    bare("none");
+    EXPECT_EQ(refusal([&] { devices->message(named("none"), Sector{0}, "hello"); }).code, Errc::bad_argument);
+}
+
+TEST_F(DevicesOf, SuspendHoldsBackUntilResume) {
+    create("vol", "0 2048 linear " + file("disk") + " 0");
+    ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);
+    devices->suspend(named("vol"), false);
+    devices->suspend(named("vol"), false);
+    EXPECT_EQ(info("vol")["state"], "suspended");
+    std::thread writer{[&] { EXPECT_EQ(write("vol", 0, 'B'), IoStatus::ok); }};
+    while (devices->counters(named("vol"))[0]["held_back"] != 1) std::this_thread::yield();
+    devices->load(named("vol"), lines_of_text("0 2048 linear " + file("other") + " 0"), false);
+    devices->resume(named("vol"));
+    writer.join();
+    EXPECT_EQ(read("vol", 0), 'B');
+    create("old", "0 2048 linear " + file("disk") + " 0");
+    EXPECT_EQ(read("old", 0), 'A');
+}
+
+TEST_F(DevicesOf, WhatStacksSharesAHome) {
+    create("a", "0 8 zero");
+    create("b", "0 8 zero");
+    EXPECT_NE(info("a")["home"], info("b")["home"]);    // spread
+    create("on-a", "0 8 linear udm:a 0");
+    create("on-b", "0 8 linear udm:b 0");
+    EXPECT_EQ(info("on-a")["home"], info("a")["home"]);
+    EXPECT_EQ(info("on-b")["home"], info("b")["home"]);
+    const std::string disk = file("disk");
+    create("c", "0 8 linear " + disk + " 0");
+    create("d", "0 8 linear " + disk + " 8");
+    EXPECT_EQ(info("c")["home"], info("d")["home"]);    // the same file
+    const std::string link = folder / "link";
+    std::filesystem::create_symlink(disk, link);
+    create("e", "0 8 linear " + link + " 16");
+    EXPECT_EQ(info("e")["home"], info("c")["home"]);    // by another name
+}
+
+TEST_F(DevicesOf, ATableMayReachOverReactors) {
+    create("a", "0 2048 linear " + file("first") + " 0");
+    create("b", "0 2048 linear " + file("second") + " 0");
+    ASSERT_NE(info("a")["home"], info("b")["home"]);
+    create("both", "0 2048 linear udm:a 0\n2048 2048 linear udm:b 0");
+    ASSERT_EQ(write("both", 0, 'A'), IoStatus::ok);
+    ASSERT_EQ(write("both", 2048, 'B'), IoStatus::ok);
+    flush("both");
+    EXPECT_EQ(read("both", 0), 'A');
+    EXPECT_EQ(read("both", 2048), 'B');
+    EXPECT_EQ(read("b", 0), 'B');
+    // The far one changes under it.
+    devices->load(named("b"), lines_of_text("0 2048 zero"), false);
+    devices->resume(named("b"));
+    EXPECT_EQ(read("both", 2048), '\0');
+    devices->remove_all(false, false);
+    EXPECT_EQ(devices->registry().size(), 0u);
+}
+
+TEST_F(DevicesOf, AnOriginIsNotLoadedAwayFromItsSnapshots) {
+    const std::string base = file("base"), other = file("other");
+    create("x", "0 8 linear " + other + " 0");    // takes one home
+    create("snap", "0 2048 snapshot " + base + " " + file("cow") + " P 8");
+    ASSERT_NE(info("x")["home"], info("snap")["home"]);
+    const Error error = refusal([&] { devices->load(named("x"), lines_of_text("0 2048 snapshot-origin " + base), false); });
+    EXPECT_EQ(error.code, Errc::busy);
+    EXPECT_NE(error.message.find("snap"), std::string::npos) << error.message;
+    create("origin", "0 2048 snapshot-origin " + base);
+    EXPECT_EQ(info("origin")["home"], info("snap")["home"]);
+}
+
+TEST_F(DevicesOf, AWaitEndsWithAnEventOrARemoval) {
+    create("vol", "0 8 zero");
+    const auto other_number = devices->wait(named("vol"), 99, {});
+    ASSERT_TRUE(other_number->check().has_value());
+    const auto pending = devices->wait(named("vol"), 0, {});
+    EXPECT_FALSE(pending->check().has_value());
+    devices->rename(named("vol"), "new");
+    const auto found = pending->check();
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ((*found)["event_number"], 1);
+    const auto gone = devices->wait(named("new"), 1, 5);
+    EXPECT_EQ(refusal([&] { gone->at_deadline(); }).code, Errc::timed_out);
+    devices->remove(named("new"), false, false);
+    EXPECT_EQ(refusal([&] { gone->check(); }).code, Errc::not_found);
+}
+
+TEST_F(DevicesOf, ManyClientsAtOnceLeaveThingsInOrder) {
+    const std::string disk = file("disk");
+    create("shared", "0 2048 linear " + disk + " 0");
+    std::vector<std::thread> clients;
+    for (int c = 0; c < 4; ++c) {
+        clients.emplace_back([&, c] {
+            const std::string mine = "mine" + std::to_string(c);
+            for (int i = 0; i < 25; ++i) {
+                create(mine, "0 1024 linear udm:shared 0");
+                devices->suspend(named(mine), i % 2 == 0);
+                try {
+                    devices->suspend(named("shared"), false);
+                    devices->load(named("shared"), lines_of_text("0 2048 linear " + disk + " 0"), false);
+                    devices->resume(named("shared"));
+                } catch (const Failure& failure) {
+                    EXPECT_EQ(failure.error().code, Errc::bad_argument) << failure.what();
+                }
+                devices->resume(named(mine));
+                devices->remove(named(mine), false, false);
+                static_cast<void>(devices->counters({}));
+            }
+        });
+    }
+    for (std::thread& client : clients) client.join();
+    EXPECT_EQ(info("shared")["open_count"], 0);
+    EXPECT_EQ(devices->registry().size(), 1u);
+}
+
+}  // namespace
+}  // namespace udm::ctl

@@ -1,0 +1,225 @@
+// What comes back after a restart, and what is held instead (decision 12).
+#include "test/unit/ctl_world.hpp"
+
+namespace udm::ctl {
+namespace {
+
+using Restart = World;
+
+TEST_F(Restart, BringsDevicesBackFromBelow) {
+    const std::string disk = file("disk");
+    // Names and numbers are in no order that would help.
+    devices->create({.name = "z-low", .uuid = "U-1", .minor = 9, .read_only = false, .table = lines_of_text("0 2048 linear " + disk + " 0")});
+    create("mid", "0 2048 linear udm:z-low 0");
+    create("a-high", "0 1024 linear 253:0 0\n1024 1024 zero");
+    bare("empty");
+    ASSERT_EQ(write("a-high", 3, 'A'), IoStatus::ok);
+    flush("a-high");
+    devices->suspend(named("mid"), false);    // not kept: a script that died is no reason to hang
+    devices->load(named("mid"), lines_of_text("0 2048 zero"), false);
+    restart();
+    EXPECT_EQ(devices->registry().size(), 4u);
+    EXPECT_EQ(info("z-low")["minor"], 9);
+    EXPECT_EQ(info("z-low")["uuid"], "U-1");
+    EXPECT_EQ(info("mid")["state"], "active");
+    EXPECT_EQ(info("mid")["inactive_table"], false);
+    EXPECT_EQ(table("mid"), "0 2048 linear udm:z-low 0");
+    EXPECT_EQ(read("a-high", 3), 'A');
+    EXPECT_EQ(info("empty")["live_table"], false);
+    EXPECT_TRUE(devices->warnings().empty());
+}
+
+TEST_F(Restart, WordsKeepTheirMeaningOverARename) {
+    create("low", "0 2048 linear " + file("disk") + " 0");
+    create("high", "0 2048 linear udm:low 0");
+    ASSERT_EQ(write("high", 0, 'A'), IoStatus::ok);
+    devices->rename(named("low"), "renamed");
+    create("low", "0 2048 zero");    // somebody else
+    restart();
+    EXPECT_EQ(read("high", 0), 'A');
+    EXPECT_EQ(info("renamed")["open_count"], 1);
+    EXPECT_EQ(info("low")["open_count"], 0);
+}
+
+TEST_F(Restart, RemovalsAndSwapsAreRemembered) {
+    create("gone", "0 8 zero");
+    create("swapped", "0 8 zero");
+    devices->remove(named("gone"), false, false);
+    devices->load(named("swapped"), lines_of_text("0 8 error"), true);
+    devices->resume(named("swapped"));
+    restart();
+    EXPECT_EQ(devices->registry().size(), 1u);
+    EXPECT_EQ(table("swapped"), "0 8 error ");
+    EXPECT_EQ(info("swapped")["read_only"], true);
+}
+
+TEST_F(Restart, HoldsWhatCannotComeUpAndWhatStandsOnItUntilItCan) {
+    const std::string disk = file("disk");
+    create("low", "0 2048 linear " + disk + " 0");
+    create("high", "0 2048 linear udm:low 0");
+    create("other", "0 8 zero");
+    ASSERT_EQ(write("high", 0, 'A'), IoStatus::ok);
+    stop();
+    std::filesystem::rename(disk, disk + ".away");
+    start();
+    EXPECT_EQ(info("other")["state"], "active");
+    EXPECT_EQ(info("low")["state"], "suspended");
+    EXPECT_NE(info("low")["held_because"].get<std::string>().find(disk), std::string::npos);
+    EXPECT_EQ(info("high")["held_because"], "it stands on low, which is held");
+    EXPECT_EQ(devices->warnings().size(), 2u);
+    EXPECT_EQ(refusal([&] { devices->resume(named("high")); }).code, Errc::no_device);
+    restart();    // still kept
+    std::filesystem::rename(disk + ".away", disk);
+    devices->resume(named("high"));
+    EXPECT_EQ(info("low")["state"], "active");
+    EXPECT_EQ(info("high")["held_because"], nullptr);
+    EXPECT_EQ(read("high", 0), 'A');
+    EXPECT_TRUE(devices->warnings().empty());
+}
+
+TEST_F(Restart, NeverShowsABlankDeviceForOneThatWasInMemory) {
+    create("low", "0 2048 linear ram:1M 0");
+    create("high", "0 2048 linear udm:low 0");
+    restart();
+    EXPECT_EQ(info("low")["state"], "suspended");
+    EXPECT_EQ(info("low")["live_table"], false);
+    EXPECT_NE(info("low")["held_because"].get<std::string>().find("memory"), std::string::npos);
+    EXPECT_NE(info("high")["held_because"].get<std::string>().find("low"), std::string::npos);
+    EXPECT_EQ(refusal([&] { devices->resume(named("low")); }).code, Errc::no_device);
+    // A table of one's own choice helps.
+    devices->load(named("low"), lines_of_text("0 2048 zero"), false);
+    devices->resume(named("low"));
+    EXPECT_EQ(info("low")["held_because"], nullptr);
+    devices->resume(named("high"));
+    EXPECT_EQ(read("high", 0), '\0');
+}
+
+class RestartWithSnapshots : public World {
+  protected:
+    // An origin with 'O' in sector 0, two snapshots of it, and 'N' in sector 0 of the origin since.
+    void make() {
+        create("origin", "0 2048 snapshot-origin " + base);
+        ASSERT_EQ(write("origin", 0, 'O'), IoStatus::ok);
+        create("snap", "0 2048 snapshot " + base + " " + cow + " P 8");
+        create("second", "0 2048 snapshot " + base + " " + file("cow2") + " P 8");
+        ASSERT_EQ(write("origin", 0, 'N'), IoStatus::ok);
+        flush("origin");
+    }
+    void expect_lost(const std::string& name) {
+        EXPECT_EQ(table(name), "0 2048 error ");
+        EXPECT_NE(info(name)["held_because"].get<std::string>().find("lost"), std::string::npos);
+        char letter = 0;
+        EXPECT_EQ(transfer(name, Op::read, 0, letter), IoStatus::io_error);
+    }
+    const std::string base = file("base"), cow = file("cow");
+};
+
+TEST_F(RestartWithSnapshots, BringsThemBack) {
+    make();
+    restart();
+    EXPECT_EQ(read("origin", 0), 'N');
+    EXPECT_EQ(read("snap", 0), 'O');
+    EXPECT_EQ(read("second", 0), 'O');
+    ASSERT_EQ(write("origin", 8, 'M'), IoStatus::ok);
+    EXPECT_EQ(read("snap", 8), '\0');
+}
+
+TEST_F(RestartWithSnapshots, AMissingStoreIsLostForGood) {
+    make();
+    stop();
+    std::filesystem::rename(cow, cow + ".away");
+    start();
+    expect_lost("snap");
+    EXPECT_EQ(read("second", 0), 'O');
+    EXPECT_EQ(read("origin", 0), 'N');
+    ASSERT_EQ(write("origin", 16, 'M'), IoStatus::ok);
+    stop();
+    std::filesystem::rename(cow + ".away", cow);    // too late
+    start();
+    expect_lost("snap");
+    devices->remove(named("snap"), false, false);
+    // Nor by hand, nor under another name of the file, once it was seen.
+    create("again", "0 2048 snapshot " + base + " " + cow + " P 8");
+    EXPECT_EQ(status("again"), "0 2048 snapshot Invalid");
+}
+
+TEST_F(RestartWithSnapshots, ABlankStoreIsNotANewOne) {
+    make();
+    stop();
+    std::filesystem::resize_file(cow, 0);
+    std::filesystem::resize_file(cow, 1 << 20);
+    start();
+    expect_lost("snap");
+    EXPECT_EQ(read("second", 0), 'O');
+}
+
+TEST_F(RestartWithSnapshots, ADamagedStoreIsLost) {
+    make();
+    stop();
+    std::ofstream{cow, std::ios::binary | std::ios::in} << "what is this";
+    start();
+    expect_lost("snap");
+}
+
+TEST_F(RestartWithSnapshots, ATransientStoreIsLost) {
+    create("origin", "0 2048 snapshot-origin " + base);
+    create("snap", "0 2048 snapshot " + base + " " + cow + " N 8");
+    restart();
+    EXPECT_NE(info("snap")["held_because"].get<std::string>().find("transient"), std::string::npos);
+    EXPECT_EQ(table("snap"), "0 2048 error ");
+}
+
+TEST_F(RestartWithSnapshots, NothingIsLostWhileTheOriginIsAwayToo) {
+    make();
+    stop();
+    std::filesystem::rename(cow, cow + ".away");
+    std::filesystem::rename(base, base + ".away");
+    start();
+    EXPECT_EQ(info("snap")["live_table"], false);
+    EXPECT_EQ(info("origin")["live_table"], false);
+    std::filesystem::rename(cow + ".away", cow);
+    std::filesystem::rename(base + ".away", base);
+    devices->resume(named("origin"));
+    EXPECT_EQ(read("snap", 0), 'O');
+    EXPECT_EQ(read("origin", 0), 'N');
+}
+
+TEST_F(RestartWithSnapshots, AHeldSnapshotIsLostOnceItsOriginIsLetGoByHand) {
+    make();
+    stop();
+    std::filesystem::rename(cow, cow + ".away");
+    std::filesystem::rename(base, base + ".away");
+    start();
+    std::filesystem::rename(base + ".away", base);
+    devices->resume(named("origin"));
+    while (info("snap")["live_table"] == false) std::this_thread::yield();
+    expect_lost("snap");
+    EXPECT_EQ(read("second", 0), 'O');
+}
+
+TEST_F(Restart, ADamagedStateBringsNothingUp) {
+    create("vol", "0 8 zero");
+    stop();
+    {
+        std::fstream log{folder / "state/state.log", std::ios::in | std::ios::out | std::ios::binary};
+        log.seekp(60);
+        log.put('#');
+    }
+    start();
+    EXPECT_EQ(devices->registry().size(), 0u);
+    ASSERT_EQ(devices->warnings().size(), 1u);
+    EXPECT_NE(devices->warnings()[0].find("damaged"), std::string::npos);
+}
+
+TEST_F(Restart, WhatWasToGoGoes) {
+    create("low", "0 8 zero");
+    create("high", "0 8 linear udm:low 0");
+    devices->remove(named("low"), true, false);
+    restart();
+    EXPECT_EQ(info("low")["deferred_remove"], true);
+    devices->remove(named("high"), false, false);
+    while (devices->registry().try_find(named("low"))) std::this_thread::yield();
+}
+
+}  // namespace
+}  // namespace udm::ctl

@@ -1,0 +1,240 @@
+// snapshot.take, drop and list: the dance, and the way back from every step of it.
+#include <thread>
+
+#include "ctl/cow_file.hpp"
+#include "test/unit/ctl_world.hpp"
+
+namespace udm::ctl {
+namespace {
+
+class Taking : public World {
+  protected:
+    Json take(std::vector<std::string> origins, bool redirect = false, const std::string& first_name = "") {
+        Snapshots::Request request;
+        for (const std::string& origin : origins) request.origins.push_back({named(origin), std::nullopt, std::nullopt});
+        if (!first_name.empty()) request.origins[0].snapshot = first_name;
+        request.redirect = redirect;
+        return snapshots->take(request);
+    }
+    std::size_t files() const {
+        std::size_t n = 0;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator{folder.path()}) n += entry.path().extension() == ".cow";
+        return n;
+    }
+    const std::string disk = file("disk");
+    const std::string plain = "0 2048 linear " + disk + " 0";
+};
+
+TEST_F(Taking, MakesAnOriginOfALinearDeviceOverWhatItStandsOn) {
+    create("vol", plain);
+    ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);
+    const Json taken = take({"vol"}, false, "snap");
+    EXPECT_EQ(taken[0]["cow"], folder / "snap.cow");
+    EXPECT_EQ(taken[0]["chunk"], 4096);
+    EXPECT_LT(taken[0]["pause_us"], 1'000'000);
+    EXPECT_EQ(table("vol"), "0 2048 snapshot-origin " + disk);
+    EXPECT_EQ(table("snap"), "0 2048 snapshot " + disk + " " + (folder / "snap.cow") + " P 8");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    EXPECT_EQ(read("snap", 0), 'A');
+    EXPECT_EQ(read("vol", 0), 'B');
+    EXPECT_EQ(std::filesystem::file_size(folder / "snap.cow"), useful_cow_bytes(Sectors{2048}, 4096));
+    restart();
+    EXPECT_EQ(read("snap", 0), 'A');
+    EXPECT_EQ(read("vol", 0), 'B');
+}
+
+TEST_F(Taking, MovesAnyOtherTableToADeviceOfItsOwn) {
+    create("vol", "0 1024 linear " + disk + " 512\n1024 1024 zero");
+    ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);
+    take({"vol"}, false, "snap");
+    EXPECT_EQ(table("vol"), "0 2048 snapshot-origin udm:vol-real");
+    EXPECT_EQ(table("vol-real"), "0 1024 linear " + disk + " 512\n1024 1024 zero ");
+    EXPECT_EQ(info("vol-real")["internal"], true);
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    EXPECT_EQ(read("snap", 0), 'A');
+    take({"vol"}, false, "second");
+    EXPECT_EQ(read("second", 0), 'B');
+    EXPECT_EQ(devices->registry().size(), 4u);
+    devices->remove_all(false, false);
+    while (devices->registry().size() != 0) std::this_thread::yield();    // vol-real goes with its last user
+}
+
+TEST_F(Taking, NamesTheSnapshotAfterOriginAndTime) {
+    create("vol", plain);
+    const std::string first = take({"vol"})[0]["snapshot"], second = take({"vol"})[0]["snapshot"];
+    EXPECT_TRUE(first.starts_with("vol-20") && first.ends_with("Z")) << first;
+    EXPECT_NE(first, second);
+    const Json list = snapshots->list(named("vol"));
+    ASSERT_EQ(list.size(), 2u);
+    EXPECT_EQ(list[0]["origin"], "vol");
+    EXPECT_EQ(list[0]["state"], "active");
+    EXPECT_EQ(list[0]["allocated"], 16);
+    EXPECT_EQ(list[0]["redirect"], false);
+}
+
+TEST_F(Taking, TakesSeveralAtOneInstant) {
+    create("a", plain);
+    create("b", "0 2048 linear " + file("other") + " 0");
+    // A writer that always writes a before b: no pair of snapshots may have b without a.
+    std::atomic<bool> enough = false;
+    std::thread writer{[&] {
+        for (int i = 1; !enough; ++i) {
+            const char letter = static_cast<char>('A' + i % 20);
+            ASSERT_EQ(write("a", 0, letter), IoStatus::ok);
+            ASSERT_EQ(write("b", 0, letter), IoStatus::ok);
+        }
+    }};
+    for (int round = 0; round < 5; ++round) {
+        const Json taken = take({"a", "b"});
+        const char of_a = read(taken[0]["snapshot"], 0), of_b = read(taken[1]["snapshot"], 0);
+        const int ahead = of_a == '\0' ? 0 : of_b == '\0' ? 1 : (of_a - of_b + 20) % 20;
+        EXPECT_TRUE(ahead == 0 || ahead == 1) << of_a << of_b;
+    }
+    enough = true;
+    writer.join();
+}
+
+TEST_F(Taking, LeavesNothingBehindWhenOneOfSeveralCannotBe) {
+    create("a", plain);
+    create("b", "0 8 zero");
+    devices->suspend(named("b"), false);
+    EXPECT_EQ(refusal([&] { take({"a", "b"}); }).code, Errc::bad_argument);
+    devices->resume(named("b"));
+    // A name that is taken shows late: a's part is done by then.
+    bare("taken");
+    Snapshots::Request request;
+    request.cow_dir = folder.path();
+    request.origins = {{named("a"), "first", std::nullopt}, {named("b"), "taken", std::nullopt}};
+    EXPECT_EQ(refusal([&] { snapshots->take(request); }).code, Errc::busy);
+    EXPECT_EQ(devices->registry().size(), 3u);
+    EXPECT_EQ(table("a"), plain);
+    EXPECT_EQ(info("a")["state"], "active");
+    EXPECT_EQ(info("a")["inactive_table"], false);
+    EXPECT_EQ(files(), 0u);
+    restart();
+    EXPECT_EQ(devices->registry().size(), 3u);
+    EXPECT_EQ(table("a"), plain);
+}
+
+TEST_F(Taking, RefusesWhatMakesNoSense) {
+    create("vol", plain);
+    create("private", "0 2048 linear ram:1M 0");
+    bare("empty");
+    EXPECT_EQ(refusal([&] { take({"nosuch"}); }).code, Errc::not_found);
+    EXPECT_EQ(refusal([&] { take({"empty"}); }).code, Errc::bad_argument);
+    EXPECT_EQ(refusal([&] { take({"vol", "vol"}); }).code, Errc::bad_argument);
+    EXPECT_NE(refusal([&] { take({"private"}); }).message.find("ram:NAME:SIZE"), std::string::npos);
+    take({"vol"}, false, "snap");
+    EXPECT_EQ(refusal([&] { take({"snap"}); }).code, Errc::bad_argument);
+    Snapshots::Request odd;
+    odd.origins.push_back({named("vol"), std::nullopt, std::nullopt});
+    odd.chunk = 5000;
+    EXPECT_EQ(refusal([&] { snapshots->take(odd); }).code, Errc::bad_argument);
+    odd.chunk = 4096;
+    odd.size = "much";
+    EXPECT_EQ(refusal([&] { snapshots->take(odd); }).code, Errc::bad_argument);
+    odd.size.reset();
+    odd.origins[0].cow = disk;    // the image itself
+    EXPECT_EQ(refusal([&] { snapshots->take(odd); }).code, Errc::exists);
+    EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(Taking, DroppingRemovesTheFileItMade) {
+    create("vol", plain);
+    take({"vol"}, false, "snap");
+    EXPECT_EQ(files(), 1u);
+    const Json dropped = snapshots->drop(named("snap"));
+    EXPECT_EQ(dropped["cow"], folder / "snap.cow");
+    EXPECT_EQ(files(), 0u);
+    EXPECT_EQ(refusal([&] { info("snap"); }).code, Errc::not_found);
+    EXPECT_EQ(refusal([&] { snapshots->drop(named("vol")); }).code, Errc::bad_argument);
+    take({"vol"}, false, "snap");    // under the same name and file
+    EXPECT_EQ(status("snap"), "0 2048 snapshot 16/2072 16");
+}
+
+TEST_F(Taking, ARedirectedVolumeWritesToLayersOverStillImages) {
+    create("vol", plain);
+    ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);
+    take({"vol"}, true, "first");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    take({"vol"}, true, "second");
+    ASSERT_EQ(write("vol", 0, 'C'), IoStatus::ok);
+    flush("vol");
+    const auto expect_all = [&] {
+        EXPECT_EQ(read("first", 0), 'A');
+        EXPECT_EQ(read("second", 0), 'B');
+        EXPECT_EQ(read("vol", 0), 'C');
+        EXPECT_EQ(table("vol"), "0 2048 linear udm:vol-live 0");
+        EXPECT_EQ(info("first")["read_only"], true);
+        EXPECT_EQ(info("second")["read_only"], true);
+    };
+    expect_all();
+    restart();
+    expect_all();
+    EXPECT_EQ(refusal([&] { create("w", "0 2048 linear udm:second 0"); }).code, Errc::denied);
+    EXPECT_EQ(refusal([&] { devices->load(named("second"), lines_of_text("0 2048 zero"), false); }).code, Errc::not_permitted);
+    EXPECT_EQ(refusal([&] { snapshots->drop(named("first")); }).code, Errc::busy);
+    const Json list = snapshots->list(named("vol"));
+    ASSERT_EQ(list.size(), 2u);
+    EXPECT_EQ(list[0]["snapshot"], "first");
+    EXPECT_EQ(list[0]["redirect"], true);
+    EXPECT_EQ(list[0]["cow"], folder / "first.cow");
+}
+
+TEST_F(Taking, SixteenLayersWork) {
+    create("vol", plain);
+    for (int i = 0; i < 16; ++i) {
+        ASSERT_EQ(write("vol", static_cast<std::uint64_t>(i) * 8, static_cast<char>('A' + i)), IoStatus::ok);
+        take({"vol"}, true, "s" + std::to_string(i));
+    }
+    flush("vol");
+    restart();
+    for (int i = 0; i < 16; ++i) {
+        EXPECT_EQ(read("vol", static_cast<std::uint64_t>(i) * 8), static_cast<char>('A' + i));
+        EXPECT_EQ(read("s3", static_cast<std::uint64_t>(i) * 8), i <= 3 ? static_cast<char>('A' + i) : '\0');
+    }
+}
+
+TEST_F(Taking, AnUndoneRedirectGivesNamesBack) {
+    create("vol", plain);
+    take({"vol"}, true, "first");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    std::ofstream{folder / "second.cow"} << "in the way";
+    EXPECT_EQ(refusal([&] { take({"vol"}, true, "second"); }).code, Errc::exists);
+    EXPECT_EQ(devices->registry().size(), 3u);
+    EXPECT_EQ(info("vol-live")["internal"], true);
+    EXPECT_EQ(info("vol-live")["read_only"], false);
+    EXPECT_EQ(read("vol", 0), 'B');
+    std::filesystem::remove(folder / "second.cow");
+    take({"vol"}, true, "second");
+    EXPECT_EQ(read("second", 0), 'B');
+}
+
+TEST_F(Taking, AMissingLayerIsHeldAndNotGivenUp) {
+    create("vol", plain);
+    take({"vol"}, true, "first");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    flush("vol");
+    stop();
+    const std::string cow = folder / "first.cow";
+    std::filesystem::rename(cow, cow + ".away");
+    start();
+    EXPECT_EQ(info("vol")["live_table"], false);
+    EXPECT_EQ(read("first", 0), '\0');
+    std::filesystem::rename(cow + ".away", cow);
+    devices->resume(named("vol"));
+    EXPECT_EQ(read("vol", 0), 'B');
+}
+
+TEST(CowFile, IsNeverLargerThanUseful) {
+    EXPECT_EQ(useful_cow_bytes(Sectors{2048}, 4096), (1 + 256 + 2) * 4096u);
+    EXPECT_EQ(cow_bytes(std::nullopt, Sectors{2048}, 4096), 259 * 4096u);
+    EXPECT_EQ(cow_bytes("100G", Sectors{2048}, 4096), 259 * 4096u);
+    EXPECT_EQ(cow_bytes("1", Sectors{2048}, 4096), 4 * 4096u);
+    EXPECT_EQ(cow_bytes("50%", Sectors{2048}, 4096), 128 * 4096u);
+    EXPECT_THROW(cow_bytes("%", Sectors{2048}, 4096), Failure);
+    EXPECT_THROW(cow_bytes("-1", Sectors{2048}, 4096), Failure);
+}
+
+}  // namespace
+}  // namespace udm::ctl
