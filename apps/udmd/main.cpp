@@ -26,9 +26,10 @@
 namespace udm::daemon {
 namespace {
 
-void say_error(const std::string& text) {
+// Where the log is, and where somebody looks who has just started it.
+void say_error(const Options& options, const std::string& text) {
     ctl::log_error("", "{}", text);
-    fmt::print(stderr, "udmd: {}\n", text);
+    if (!options.log_file.empty()) fmt::print(stderr, "udmd: {}\n", text);
 }
 
 // The signals that stop the daemon, as a descriptor; blocked in all threads made from here on.
@@ -106,8 +107,8 @@ void wait_for_stop(const ctl::Fd& signals, const ctl::Fd& asked) {
 int serve(const Options& options, Background& background) {
     const ctl::Fd signals = block_signals();
     const ctl::Fd stop_asked{::eventfd(0, EFD_CLOEXEC)};
-    const auto give_up = [](const Error& error) {
-        say_error(error.message);
+    const auto give_up = [&options](const Error& error) {
+        say_error(options, error.message);
         return 1;
     };
 

@@ -18,6 +18,7 @@
 namespace udm::ctl {
 namespace {
 
+constexpr std::size_t kRefusedMax = 16;
 constexpr std::chrono::milliseconds kFarewell{1000};  // for the last answers of a client that is let go
 
 void raise_flag(const Fd& event) noexcept {
@@ -28,13 +29,6 @@ void raise_flag(const Fd& event) noexcept {
 void lower_flag(const Fd& event) noexcept {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t n = ::read(event.get(), &count, sizeof count);
-}
-
-// A last word to somebody who gets no thread; never blocks.
-void refuse_client(int fd, const Failure& why) noexcept {
-    const Json answer = {{"jsonrpc", "2.0"}, {"id", nullptr}, {"error", error_object(why)}};
-    const std::string line = to_line(answer) + '\n';
-    [[maybe_unused]] const ssize_t n = ::send(fd, line.data(), line.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 }  // namespace
@@ -294,11 +288,35 @@ void RpcServer::serve() {
     acceptor_ = std::thread{[this] { accept_loop(); }};
 }
 
+// A last word to somebody who gets no thread. It would be lost if the connection were closed with a request
+// in it that nobody has read; so it stays until the other side has ended it, or had time to.
+void RpcServer::refuse(Fd fd, const Failure& why) {
+    const Json answer = {{"jsonrpc", "2.0"}, {"id", nullptr}, {"error", error_object(why)}};
+    const std::string line = to_line(answer) + '\n';
+    [[maybe_unused]] const ssize_t n =
+        ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    ::shutdown(fd.get(), SHUT_WR);
+    if (refused_.size() < kRefusedMax)
+        refused_.push_back({std::move(fd), std::chrono::steady_clock::now() + kFarewell});
+}
+
+void RpcServer::read_refused() {
+    const auto now = std::chrono::steady_clock::now();
+    std::erase_if(refused_, [&](const Refused& refused) {
+        char ignored[4096];
+        const ssize_t n = ::recv(refused.fd.get(), ignored, sizeof ignored, MSG_DONTWAIT);
+        return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || now >= refused.until;
+    });
+}
+
 void RpcServer::accept_loop() {
     bool exhausted = false;  // out of descriptors: poll would say "ready" for ever
     for (;;) {
-        pollfd polled[2] = {{stop_event_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
-        ::poll(polled, exhausted ? 1 : 2, exhausted ? 1000 : -1);
+        std::vector<pollfd> polled = {{stop_event_.get(), POLLIN, 0},
+                                      {exhausted ? -1 : listener_.get(), POLLIN, 0}};
+        for (const Refused& refused : refused_) polled.push_back({refused.fd.get(), POLLIN, 0});
+        ::poll(polled.data(), polled.size(), exhausted || !refused_.empty() ? 1000 : -1);
+        read_refused();
         if (polled[0].revents & POLLIN) lower_flag(stop_event_);
         std::list<std::unique_ptr<Client>> ended;  // joined without the lock, which their last act takes
         {
@@ -323,16 +341,16 @@ void RpcServer::accepted(Fd fd) {
     std::string who;
     if (!allowed(fd.get(), who)) {
         log_warning("", "control connection of {} refused", who);
-        return refuse_client(fd.get(),
-                             Failure{Errc::denied, "this daemon answers root, its own user" +
-                                                       std::string{config_.group ? " and its group" : ""} +
-                                                       " only, and you are " + who});
+        return refuse(std::move(fd),
+                      Failure{Errc::denied, "this daemon answers root, its own user" +
+                                                std::string{config_.group ? " and its group" : ""} +
+                                                " only, and you are " + who});
     }
     const std::lock_guard lock{mutex_};
     if (clients_.size() >= config_.clients_max) {
-        return refuse_client(fd.get(),
-                             Failure{Errc::busy, "too many clients: " + std::to_string(config_.clients_max) +
-                                                     " are connected; try again later"});
+        return refuse(std::move(fd),
+                      Failure{Errc::busy, "too many clients: " + std::to_string(config_.clients_max) +
+                                              " are connected; try again later"});
     }
     try {
         clients_.push_back(std::make_unique<Client>(std::move(fd), *this));

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <list>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/result.hpp"
 #include "ctl/events.hpp"
@@ -44,6 +46,8 @@ class RpcServer {
     class Client;
     void accept_loop();
     void accepted(Fd fd);
+    void refuse(Fd fd, const Failure& why);
+    void read_refused();
     bool allowed(int fd, std::string& who) const;
 
     Config config_;
@@ -51,6 +55,11 @@ class RpcServer {
     EventHub& hub_;
     Fd listener_;
     Fd stop_event_;
+    struct Refused {
+        Fd fd;
+        std::chrono::steady_clock::time_point until;
+    };
+    std::vector<Refused> refused_;  // the acceptor's
     std::thread acceptor_;
     mutable std::mutex mutex_;
     std::condition_variable ended_;

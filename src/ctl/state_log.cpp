@@ -104,7 +104,11 @@ std::string StateLog::path(std::string_view name) const { return fmt::format("{}
 
 Result<void> StateLog::lock() {
     lock_.reset(::open(path("lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!lock_) return std::unexpected(error_from_errno(errno, "cannot open " + path("lock")));
+    if (!lock_) {
+        return std::unexpected(error_from_errno(
+            errno,
+            "cannot use state directory " + directory_ + " (choose another --state-dir?): " + path("lock")));
+    }
     if (::flock(lock_.get(), LOCK_EX | LOCK_NB) == 0) return {};
     if (errno != EWOULDBLOCK) return std::unexpected(error_from_errno(errno, "cannot lock " + path("lock")));
     return fail(Errc::busy, "state directory " + directory_ +
