@@ -76,9 +76,9 @@ Step draw_request(Prng& random, const Shape& shape) {
     if (step.kind == kFlush) return step;
 
     const std::uint64_t chunk = shape.chunks.empty() ? 8 : shape.chunks[random.below(shape.chunks.size())];
-    const std::uint64_t chunks = (shape.sectors + chunk - 1) / chunk;
+    const std::uint64_t chunks = (shape.sectors - shape.first + chunk - 1) / chunk;
     const bool hot = random.chance(shape.hot_percent, 100);
-    const std::uint64_t at = random.below(hot ? std::min<std::uint64_t>(chunks, 3) : chunks) * chunk;
+    const std::uint64_t at = shape.first / chunk * chunk + random.below(hot ? std::min<std::uint64_t>(chunks, 3) : chunks) * chunk;
     const std::uint64_t way = random.below(10);
     if (way < 3) {    // whole chunks
         step.b = at;
@@ -87,7 +87,7 @@ Step draw_request(Prng& random, const Shape& shape) {
         step.b = at + random.below(chunk);
         step.c = random.between(1, 8);
     } else {
-        step.b = random.below(shape.sectors);
+        step.b = random.between(shape.first, shape.sectors - 1);
         step.c = random.between(1, shape.longest);
     }
     step.b = std::min(step.b, shape.sectors - 1) / shape.block * shape.block;

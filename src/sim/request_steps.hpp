@@ -45,6 +45,7 @@ enum class Trouble : std::uint64_t {
 // sometimes long ones. A mood makes histories differ in kind: one writes in haste, another flushes all the time.
 struct Shape {
     std::uint64_t sectors = 64;                // of a volume
+    std::uint64_t first = 0;                   // requests start no lower
     std::vector<std::uint64_t> chunks{};       // sizes in sectors that matter
     std::uint64_t longest = 64;
     std::uint64_t block = 1;                   // requests start and end on multiples of it

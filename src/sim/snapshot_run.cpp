@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "sim/premade_store.hpp"
+
 namespace udm {
 namespace {
 constexpr std::uint64_t kFirstContent = std::uint64_t{1} << 30;    // the write whose data the origin has at first
@@ -75,6 +77,12 @@ void SnapshotRun::prepare_disks() {
         slot.cow = &add(slot.cow_name, slot.setup.cow_sectors, slot.number + 1);
         // What was on the device before is nobody's business, and must not be taken for exceptions.
         slot.cow->fill_now({{0}, {std::min<std::uint64_t>({slot.setup.cow_sectors, 2 * slot.setup.chunk, 48})}}, 0x01);
+    }
+    if (setup_.premade != 0) {
+        Slot& slot = slots_[0];
+        write_premade_store(*slot.cow, {slot.setup.chunk, setup_.premade, setup_.sectors, kFirstContent});
+        slot.volume = std::make_unique<SnapshotVolume>(*this, slot, origin_->shadow().fork(true));
+        slot.committed = true;
     }
 }
 

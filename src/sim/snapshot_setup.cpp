@@ -9,7 +9,7 @@ namespace udm {
 std::vector<std::uint64_t> SnapshotSetup::pack() const {
     std::vector<std::uint64_t> words{sectors, stable_disks, fast_disks, lazy_discard, orderly_end, flush_at_end};
     for (const Slot& slot : slots) words.insert(words.end(), {slot.chunk, slot.cow_sectors, slot.roomy, slot.discard_zeroes_cow});
-    words.insert(words.end(), {stacked, block, max_transfer, no_zeroes, no_discard});
+    words.insert(words.end(), {stacked, block, max_transfer, no_zeroes, no_discard, premade});
     return words;
 }
 
@@ -24,7 +24,8 @@ SnapshotSetup SnapshotSetup::unpack(const std::vector<std::uint64_t>& words) {
     for (Slot& slot : setup.slots) {
         for (std::uint64_t* member : {&slot.chunk, &slot.cow_sectors, &slot.roomy, &slot.discard_zeroes_cow}) *member = next();
     }
-    for (std::uint64_t* member : {&setup.stacked, &setup.block, &setup.max_transfer, &setup.no_zeroes, &setup.no_discard}) {
+    for (std::uint64_t* member : {&setup.stacked, &setup.block, &setup.max_transfer, &setup.no_zeroes, &setup.no_discard,
+                                  &setup.premade}) {
         *member = next();
     }
     return setup;
@@ -33,11 +34,18 @@ SnapshotSetup SnapshotSetup::unpack(const std::vector<std::uint64_t>& words) {
 SnapshotSetup SnapshotSetup::draw(Prng& random) {
     constexpr std::uint64_t kDisks = kSlots + 1;
     SnapshotSetup setup;
-    // Now and then a store whose list of exceptions is long: several pieces of metadata in one area.
-    const bool large = random.chance(1, 50);
     setup.sectors = random.chance(1, 4) ? random.between(40, 400) : 8 * random.between(8, 48);
-    if (large) setup.sectors = 16 * random.between(280, 330);
+    // Now and then the first slot has a store that is near the end of an area, or of a 4 KiB piece of one.
+    const bool premade = random.chance(1, 6);
+    std::uint64_t premade_chunk = 0;
+    if (premade) {
+        premade_chunk = random.chance(1, 8) ? 8 * random.between(1, 2) : std::uint64_t{1} << random.below(3);
+        const std::uint64_t entries = std::min<std::uint64_t>(premade_chunk * 32, 256) * random.between(1, premade_chunk < 4 ? 3 : 1);
+        setup.premade = entries - random.below(std::min<std::uint64_t>(entries, 24));
+        setup.sectors = (entries + random.between(20, 60)) * premade_chunk;
+    }
     if (random.chance(1, 16)) setup.block = 8;
+    if (premade) setup.block = 0;
     if (setup.block) setup.sectors = setup.sectors / 8 * 8;
     if (random.chance(1, 8)) setup.stable_disks = random.below(1 << kDisks);
     if (random.chance(1, 2)) setup.fast_disks = random.below(1 << kDisks);
@@ -51,12 +59,13 @@ SnapshotSetup SnapshotSetup::draw(Prng& random) {
     for (Slot& slot : setup.slots) {
         const std::uint64_t size = random.below(16);
         slot.chunk = size < 8 ? 8 : size < 11 ? 16 : size < 12 ? 32 : size < 13 ? 128 : std::uint64_t{1} << random.below(3);
-        if (large && random.chance(3, 4)) slot.chunk = 16;
+        const bool first = &slot == setup.slots.data();
+        if (premade && first) slot.chunk = premade_chunk;
         slot.chunk = std::max(slot.chunk, setup.block);
         const std::uint64_t chunks = (setup.sectors + slot.chunk - 1) / slot.chunk;
         const std::uint64_t per_area = slot.chunk * 32;
         const auto with_areas = [per_area](std::uint64_t n) { return 3 + n + n / per_area; };
-        switch (random.below(8)) {
+        switch (premade && first ? 7 : random.below(8)) {
             case 0: slot.cow_sectors = slot.chunk * (3 + random.below(4)); break;
             case 1: slot.cow_sectors = slot.chunk * (3 + random.between(1, chunks)); break;
             case 2: slot.cow_sectors = slot.chunk * with_areas(chunks); break;
@@ -81,6 +90,7 @@ std::string SnapshotSetup::describe() const {
     if (max_transfer) text += fmt::format("; transfers of at most {}", max_transfer);
     if (stable_disks) text += fmt::format("; disks without cache {:#x}", stable_disks);
     if (no_zeroes) text += fmt::format("; without write_zeroes {:#x}", no_zeroes);
+    if (premade) text += fmt::format("; snap0 is there with {} exceptions", premade);
     if (no_discard) text += fmt::format("; without discard {:#x}", no_discard);
     return text;
 }

@@ -31,6 +31,7 @@ struct SnapshotSetup {
     std::uint64_t max_transfer = 0;          // of the disks in sectors, 0: none
     std::uint64_t no_zeroes = 0;             // bits: disks that take no write_zeroes
     std::uint64_t no_discard = 0;            // bits
+    std::uint64_t premade = 0;               // exceptions of a snapshot that is there from the start, in the first slot
 
     static SnapshotSetup draw(Prng& random);
     std::string describe() const;

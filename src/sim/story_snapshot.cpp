@@ -64,7 +64,10 @@ History SnapshotStory::generate(Prng& random) const {
     steps::Shape shape{.sectors = setup.sectors, .block = std::max<std::uint64_t>(setup.block, 1), .volumes = {5, 2, 2, 1, 1}};
     for (const auto& slot : setup.slots) shape.chunks.push_back(slot.chunk);
     if (random.chance(1, 4)) shape.longest = 160;
-    if (setup.sectors > 1000) shape.longest = 512;
+    if (setup.premade != 0 && random.chance(3, 4)) {    // where the list grows
+        shape.first = std::min(setup.premade * setup.slots[0].chunk, setup.sectors - 1);
+        shape.chunks = {setup.slots[0].chunk};
+    }
     shape.draw_mood(random);
 
     const std::uint64_t requests = random.between(100, 140);
