@@ -31,20 +31,24 @@ void BufferPool::grow(unsigned size_class) noexcept {
     slabs_.push_back({start, bytes});
     bytes_held_ += bytes;
     if (listener_) listener_->slab_added(start, bytes, size);
-    for (std::size_t at = bytes; at >= size; at -= size) {
-        auto* free = reinterpret_cast<Free*>(start + at - size);
-        free->next = free_[size_class];
-        free_[size_class] = free;
-    }
+    fresh_[size_class] = {start, bytes};
 }
 
 std::byte* BufferPool::take(std::size_t bytes) noexcept {
     const unsigned size_class = class_of(bytes);
-    if (!free_[size_class]) grow(size_class);
-    Free* free = free_[size_class];
-    free_[size_class] = free->next;
-    bytes_out_ += kSmallest << size_class;
-    return reinterpret_cast<std::byte*>(free);
+    const std::size_t size = kSmallest << size_class;
+    bytes_out_ += size;
+    if (Free* free = free_[size_class]) {
+        free_[size_class] = free->next;
+        return reinterpret_cast<std::byte*>(free);
+    }
+    // Buffers that nobody has used yet are not on a list: their pages stay untouched.
+    Slab& fresh = fresh_[size_class];
+    if (fresh.bytes == 0) grow(size_class);
+    std::byte* buffer = fresh.start;
+    fresh.start += size;
+    fresh.bytes -= size;
+    return buffer;
 }
 
 void BufferPool::give(std::byte* buffer, std::size_t bytes) noexcept {

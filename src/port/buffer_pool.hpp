@@ -57,6 +57,7 @@ class BufferPool {
     void grow(unsigned size_class) noexcept;
 
     std::array<Free*, kClasses> free_{};
+    std::array<Slab, kClasses> fresh_{};  // the rest of the newest slab of each
     std::vector<Slab> slabs_;
     SlabListener* listener_ = nullptr;
     std::size_t bytes_out_ = 0;
