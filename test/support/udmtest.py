@@ -37,6 +37,11 @@ def wait_until(condition, what, timeout=20.0):
         pause = min(pause * 2, 0.05)
 
 
+def let_time_pass(seconds):
+    """Only to measure that nothing happens: everything else waits for a condition."""
+    time.sleep(seconds)
+
+
 class RpcError(Exception):
     """What the daemon refused; .code, .message and .data as in docs/protocol.md."""
 
