@@ -5,7 +5,7 @@
 #include <iostream>
 #include <iterator>
 
-#include "apps/udmsetup/table_text.hpp"
+#include "apps/udmsetup/concise.hpp"
 #include "apps/udmsetup/verbs.hpp"
 
 namespace udm::udmsetup {

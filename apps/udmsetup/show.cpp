@@ -4,7 +4,7 @@
 #include "apps/udmsetup/device_fields.hpp"
 #include "apps/udmsetup/names.hpp"
 #include "apps/udmsetup/selection.hpp"
-#include "apps/udmsetup/table_text.hpp"
+#include "apps/udmsetup/concise.hpp"
 #include "apps/udmsetup/verbs.hpp"
 
 namespace udm::udmsetup {

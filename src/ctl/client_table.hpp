@@ -2,6 +2,8 @@
 // the daemon's, so they are made absolute here (decision 15).
 #pragma once
 
+#include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
@@ -16,5 +18,16 @@ std::string absolute_path(std::string_view word);
 // types not known here, only words that begin with ./ or ../ are. Text that cannot be split is handed back as
 // it is.
 std::string with_absolute_paths(std::string_view type, std::string_view params);
+
+// What is wrong with a table: a line or two, as dmsetup says it.
+class BadTable final : public std::runtime_error {
+  public:
+    using runtime_error::runtime_error;
+};
+
+// "START LENGTH TYPE [PARAMS]" a line; empty lines and those whose first character is # are left out. The
+// result is the protocol's list of {"start","length","type","params"}, relative paths made absolute. `source`
+// is how error lines name it: " /tmp/table", " on stdin", or " " for the command line. Throws BadTable.
+nlohmann::json parse_table(std::string_view text, std::string_view source);
 
 }  // namespace udm::ctl

@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "apps/udmsetup/names.hpp"
-#include "apps/udmsetup/table_text.hpp"
+#include "apps/udmsetup/concise.hpp"
 #include "apps/udmsetup/tree.hpp"
 #include "ctl/client_table.hpp"
 

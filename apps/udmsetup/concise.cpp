@@ -1,4 +1,4 @@
-#include "apps/udmsetup/table_text.hpp"
+#include "apps/udmsetup/concise.hpp"
 
 #include <fmt/format.h>
 
@@ -17,15 +17,6 @@ std::string_view trimmed(std::string_view text) {
     while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
     while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
     return text;
-}
-
-std::string_view take_word(std::string_view& rest) {
-    while (!rest.empty() && is_space(rest.front())) rest.remove_prefix(1);
-    std::size_t end = 0;
-    while (end < rest.size() && !is_space(rest[end])) ++end;
-    const std::string_view word = rest.substr(0, end);
-    rest.remove_prefix(end);
-    return word;
 }
 
 // Splits at `separator` outside of quotes; quotes stay.
@@ -92,30 +83,6 @@ ConciseDevice concise_device(std::string_view entry) {
 }
 
 }  // namespace
-
-nlohmann::json parse_table(std::string_view text, std::string_view source) {
-    auto table = nlohmann::json::array();
-    std::size_t number = 0;
-    for (std::size_t at = 0; at <= text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        std::string_view line = trimmed(text.substr(at, end - at));
-        at = end + 1;
-        ++number;
-        if (line.empty() || line.front() == '#') continue;
-        const auto start = parse_u64(take_word(line));
-        const auto length = parse_u64(take_word(line));
-        const std::string_view type = take_word(line);
-        if (!start || !length || type.empty()) {
-            throw BadTable{fmt::format("Invalid format on line {} of table{}.", number, source)};
-        }
-        if (type.size() > kTypeNameMax) throw BadTable{fmt::format("Target type name {} is too long.", type)};
-        table.push_back({{"start", *start},
-                         {"length", *length},
-                         {"type", type},
-                         {"params", ctl::with_absolute_paths(type, trimmed(line))}});
-    }
-    return table;
-}
 
 std::vector<ConciseDevice> parse_concise(std::string_view text) {
     std::vector<ConciseDevice> devices;
