@@ -7,11 +7,14 @@
 
 namespace udm::app {
 
-void add_device_commands(CLI::App& app, Context& context);      // create remove show ls resize set
-void add_snapshot_commands(CLI::App& app, Context& context);    // snapshot take drop list
-void add_export_commands(CLI::App& app, Context& context);      // export unexport
-void add_serve_command(CLI::App& app, Context& context);        // serve
-void add_watch_commands(CLI::App& app, Context& context);       // top events
-void add_completion_command(CLI::App& app, Context& context);   // completion
+void add_create_command(CLI::App& app, Context& context);      // create
+void add_device_commands(CLI::App& app, Context& context);     // ls show remove set
+void add_resize_command(CLI::App& app, Context& context);      // resize
+void add_snapshot_commands(CLI::App& app, Context& context);   // snapshot take drop list
+void add_export_commands(CLI::App& app, Context& context);     // export unexport
+void add_serve_command(CLI::App& app, Context& context);       // serve
+void add_watch_commands(CLI::App& app, Context& context);      // top events
+void add_status_command(CLI::App& app, Context& context);      // status
+void add_completion_command(CLI::App& app, Context& context);  // completion
 
 }  // namespace udm::app

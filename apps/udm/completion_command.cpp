@@ -6,69 +6,96 @@
 namespace udm::app {
 namespace {
 
-// "path:words" for each command: the subcommands and options one may type there.
-void collect(const CLI::App& app, const std::string& path, std::vector<std::pair<std::string, std::string>>& out) {
-    std::string words;
-    const auto add = [&](const std::string& word) { words += (words.empty() ? "" : " ") + word; };
-    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) add(sub->get_name());
-    for (const CLI::Option* option : app.get_options()) {
-        for (const std::string& name : option->get_lnames()) add("--" + name);
+// What may be typed after some words: "snapshot take" -> its options.
+struct Place {
+    std::string path;
+    std::string commands;  // subcommands
+    std::string options;   // with dashes
+    std::string names;     // what the first argument is: "devices", "snapshots" or nothing
+};
+
+std::string kind_of_argument(const CLI::App& command) {
+    for (const CLI::Option* option : command.get_options()) {
+        if (!option->get_positional()) continue;
+        const std::string name = option->get_name(true);
+        if (name == "SNAPSHOT") return "snapshots";
+        if (command.get_name() != "create" &&
+            (name == "NAME" || name == "DEVICE" || name == "ORIGIN" || name == "ORIGIN[=SNAP]"))
+            return "devices";
+        return "";
     }
-    out.emplace_back(path, words);
-    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+    return "";
+}
+
+void collect(const CLI::App& command, const std::string& path, std::vector<Place>& out) {
+    Place place{path, {}, {}, kind_of_argument(command)};
+    const auto add = [](std::string& words, const std::string& word) {
+        words += (words.empty() ? "" : " ") + word;
+    };
+    const auto subcommands = command.get_subcommands([](const CLI::App*) { return true; });
+    for (const CLI::App* sub : subcommands) add(place.commands, sub->get_name());
+    for (const CLI::Option* option : command.get_options()) {
+        for (const std::string& name : option->get_lnames()) add(place.options, "--" + name);
+    }
+    out.push_back(place);
+    for (const CLI::App* sub : subcommands)
         collect(*sub, path + (path.empty() ? "" : " ") + sub->get_name(), out);
+}
+
+constexpr const char* kBashHead =
+    "# bash completion of udm: source it, or put it into /usr/share/bash-completion/completions/udm\n"
+    "_udm() {\n"
+    "    local current=${COMP_WORDS[COMP_CWORD]} path= words= names= word i\n"
+    "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
+    "        word=${COMP_WORDS[i]}\n"
+    "        case \"$path${path:+ }$word\" in\n";
+constexpr const char* kBashTail =
+    "    esac\n"
+    "    if [[ $current != -* ]]; then\n"
+    "        case $names in\n"
+    "            devices) words+=\" $(udm ls --names 2>/dev/null)\" ;;\n"
+    "            snapshots) words+=\" $(udm snapshot list --names 2>/dev/null)\" ;;\n"
+    "        esac\n"
+    "    fi\n"
+    "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
+    "    [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
+    "}\n"
+    "complete -o filenames -F _udm udm\n";
+
+std::string for_bash(const std::vector<Place>& places) {
+    std::string paths, cases;
+    for (const Place& place : places) {
+        if (!place.path.empty()) paths += (paths.empty() ? "'" : "|'") + place.path + "'";
+        cases +=
+            fmt::format("        '{}') words='{}' names={} ;;\n", place.path,
+                        place.commands + (place.commands.empty() ? "" : " ") + place.options, place.names);
     }
-}
-
-std::string for_bash(const std::vector<std::pair<std::string, std::string>>& tree) {
-    std::string cases;
-    for (const auto& [path, words] : tree) cases += fmt::format("        '{}') words='{}' ;;\n", path, words);
     return fmt::format(
-        "# bash completion of udm: source it, or put it into /usr/share/bash-completion/completions/udm\n"
-        "_udm() {{\n"
-        "    local current=${{COMP_WORDS[COMP_CWORD]}} path= words= word i\n"
-        "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
-        "        word=${{COMP_WORDS[i]}}\n"
-        "        case \"$path${{path:+ }}$word\" in\n"
-        "            {}) path=\"$path${{path:+ }}$word\" ;;\n"
-        "        esac\n"
-        "    done\n"
-        "    case $path in\n{}    esac\n"
-        "    case $current in\n"
-        "        -*) ;;\n"
-        "        *) case $path in\n"
-        "               show|remove|resize|set|export|unexport|events|'snapshot take'|'snapshot drop'|'snapshot list')\n"
-        "                   words=\"$words $(udmsetup info -c --noheadings -o name 2>/dev/null)\" ;;\n"
-        "           esac ;;\n"
-        "    esac\n"
-        "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
-        "    [ ${{#COMPREPLY[@]}} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
-        "}}\n"
-        "complete -o filenames -F _udm udm\n",
-        [&] {
-            std::string paths;
-            for (const auto& [path, words] : tree) {
-                if (!path.empty()) paths += (paths.empty() ? "'" : "|'") + path + "'";
-            }
-            return paths;
-        }(),
-        cases);
+        "{}            {}) path=\"$path${{path:+ }}$word\" ;;\n        esac\n    done\n    case $path "
+        "in\n{}{}",
+        kBashHead, paths, cases, kBashTail);
 }
 
-std::string for_fish(const std::vector<std::pair<std::string, std::string>>& tree) {
+std::string for_fish(const std::vector<Place>& places) {
     std::string text = "# fish completion of udm: put it into ~/.config/fish/completions/udm.fish\n";
-    for (const auto& [path, words] : tree) {
-        const std::string condition = path.empty() ? "__fish_use_subcommand" : "__fish_seen_subcommand_from " + path.substr(path.rfind(' ') + 1);
-        std::string plain, rest = words + " ";
-        for (std::size_t at; (at = rest.find(' ')) != std::string::npos; rest.erase(0, at + 1)) {
-            const std::string word = rest.substr(0, at);
-            if (word.starts_with("--")) {
-                text += fmt::format("complete -c udm -n '{}' -l {}\n", condition, word.substr(2));
-            } else if (!word.empty()) {
-                plain += word + " ";
-            }
+    for (const Place& place : places) {
+        const std::string condition = place.path.empty() ? "__fish_use_subcommand"
+                                                         : "__fish_seen_subcommand_from " +
+                                                               place.path.substr(place.path.rfind(' ') + 1);
+        std::string rest = place.options;
+        while (!rest.empty()) {
+            const auto end = std::min(rest.find(' '), rest.size());
+            text += fmt::format("complete -c udm -n '{}' -l {}\n", condition, rest.substr(2, end - 2));
+            rest.erase(0, std::min(end + 1, rest.size()));
         }
-        if (!plain.empty()) text += fmt::format("complete -c udm -n '{}' -a '{}'\n", condition, plain);
+        if (!place.commands.empty())
+            text += fmt::format("complete -c udm -n '{}' -f -a '{}'\n", condition, place.commands);
+        if (place.names == "devices")
+            text += fmt::format("complete -c udm -n '{}' -f -a '(udm ls --names 2>/dev/null)'\n", condition);
+        if (place.names == "snapshots") {
+            text += fmt::format("complete -c udm -n '{}' -f -a '(udm snapshot list --names 2>/dev/null)'\n",
+                                condition);
+        }
     }
     return text;
 }
@@ -78,11 +105,13 @@ std::string for_fish(const std::vector<std::pair<std::string, std::string>>& tre
 void add_completion_command(CLI::App& app, Context& context) {
     auto* command = app.add_subcommand("completion", "Print the completion script of a shell");
     auto shell = std::make_shared<std::string>();
-    command->add_option("SHELL", *shell, "bash, zsh or fish")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
+    command->add_option("SHELL", *shell, "bash, zsh or fish")
+        ->required()
+        ->check(CLI::IsMember({"bash", "zsh", "fish"}));
     command->callback([shell, &app, &context] {
-        std::vector<std::pair<std::string, std::string>> tree;
-        collect(app, "", tree);
-        std::string text = *shell == "fish" ? for_fish(tree) : for_bash(tree);
+        std::vector<Place> places;
+        collect(app, "", places);
+        std::string text = *shell == "fish" ? for_fish(places) : for_bash(places);
         if (*shell == "zsh") text = "#compdef udm\nautoload -U +X bashcompinit && bashcompinit\n" + text;
         context.print({{"shell", *shell}, {"script", text}}, text);
     });

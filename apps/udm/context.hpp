@@ -5,7 +5,6 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "ctl/client.hpp"
 
@@ -18,55 +17,56 @@ inline constexpr int kOk = 0;
 inline constexpr int kFailed = 1;
 inline constexpr int kUsage = 2;
 
-// What the caller asked for cannot be; what() says why and, on a second line, what to do.
-class Refusal final : public std::runtime_error {
+// Why something cannot be, and what to do about it (may be empty).
+class Refusal : public std::runtime_error {
   public:
-    explicit Refusal(const std::string& why, const std::string& what_to_do = {})
-        : std::runtime_error(what_to_do.empty() ? why : why + "\n  " + what_to_do) {}
+    explicit Refusal(const std::string& why, std::string advice = {}, int code = kFailed)
+        : std::runtime_error{why}, advice_{std::move(advice)}, code_{code} {}
+    const std::string& advice() const noexcept { return advice_; }
+    int code() const noexcept { return code_; }
+    Json object() const;  // what --json prints
+    Json details = Json::object();
+
+  private:
+    std::string advice_;
+    int code_;
+};
+
+// The words of the command are wrong: exit code 2.
+class WrongWords final : public Refusal {
+  public:
+    explicit WrongWords(const std::string& why, std::string advice = {})
+        : Refusal{why, std::move(advice), kUsage} {}
 };
 
 class Context {
   public:
-    std::string socket;     // --socket
-    bool json = false;      // --json
+    std::string socket;  // --socket
+    bool json = false;   // --json
 
-    // Connects at the first call.
+    // Connects at the first call. Throws ctl::NoDaemon.
     ctl::Client& daemon();
-    Json call(const char* method, Json params = Json::object()) { return daemon().call(method, std::move(params)); }
-    // Lets commands work against a daemon of their own (udm serve).
-    void use(std::string path) { socket = std::move(path); }
+    // Throws Refusal with the daemon's words and advice. `doing` is said on the terminal when it takes time.
+    Json call(const char* method, Json params = Json::object(), const std::string& doing = {});
+    // The whole of a list (ctl::call_for_all).
+    Json list(const char* method, const char* key, Json params = Json::object());
+    // Works against another daemon from here on (udm serve).
+    void use(std::string path);
 
     // With --json the object, else the text.
     void print(const Json& object, const std::string& text) const;
+    // Without --json: something to know, on standard error.
+    void note(const std::string& text) const;
 
   private:
     std::unique_ptr<ctl::Client> client_;
 };
 
-// Columns of text, each as wide as its widest word; columns whose head ends in '>' are set to the right.
-class Columns {
-  public:
-    explicit Columns(std::vector<std::string> heads);
-    void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-    bool empty() const { return rows_.empty(); }
-    std::string text() const;
-
-  private:
-    std::vector<std::string> heads_;
-    std::vector<bool> right_;
-    std::vector<std::vector<std::string>> rows_;
-};
-
-// From here on Ctrl-C (or SIGTERM, SIGHUP) is asked for with stop_requested(), and cuts waits short.
-void catch_signals();
-bool stop_requested() noexcept;
-
-std::string human_size(std::uint64_t bytes);             // "32.0 MiB", "512 B"
-std::string human_sectors(const Json& sectors);          // of 512 bytes
-// "10G" to bytes; Refusal naming `what` otherwise.
+// "10G" to bytes; WrongWords naming `what` otherwise.
 std::uint64_t size_argument(const std::string& word, const char* what);
-std::string absolute(const std::string& path);
-// Bytes of a file or block device; 0 when there is none. Refusal when it cannot be read.
+// Bytes of a file or block device; nothing there: 0. Refusal when it cannot be read.
 std::uint64_t size_of(const std::string& path);
+// An NBD URI whose socket is a relative path is the caller's, not the daemon's: made absolute.
+std::string with_absolute_socket(const std::string& uri);
 
 }  // namespace udm::app

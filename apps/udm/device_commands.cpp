@@ -1,239 +1,236 @@
-// udm create, remove, show, ls, resize, set.
+// udm ls, show, remove, set.
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
-#include <filesystem>
-#include <iostream>
+#include <algorithm>
 
-#include "base/parse.hpp"
 #include "apps/udm/commands.hpp"
+#include "apps/udm/text.hpp"
 
 namespace udm::app {
 namespace {
 
-void make_file(const std::string& path, std::uint64_t bytes) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
-    const int failed = ::ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
-    ::close(fd);
-    if (failed) {
-        ::unlink(path.c_str());
-        throw Refusal(fmt::format("{}: {}", path, std::strerror(failed)));
-    }
-}
-
-bool is_memory(const std::string& word) { return word.starts_with("ram:"); }
-
-struct Create {
-    std::string name, file, table, size, uuid;
-    bool read_only = false;
-
-    void run(Context& context) const {
-        if (file.empty() == table.empty()) throw Refusal("say FILE, or --table with the lines of a table", "udm create disk0 disk0.img");
-        Json params{{"name", name}, {"read_only", read_only}};
-        if (!uuid.empty()) params["uuid"] = uuid;
-        if (!table.empty()) {
-            params["table"] = table == "-" ? std::string{std::istreambuf_iterator<char>{std::cin}, {}} : table;
-        } else {
-            params["table"] = table_for_file();
-        }
-        const Json info = context.call("device.create", std::move(params));
-        context.print(info, fmt::format("{} is there: {}", name, human_sectors(info["size"])));
-    }
-
-    std::string table_for_file() const {
-        if (is_memory(file)) {
-            if (size.empty()) throw Refusal("memory needs --size", fmt::format("udm create {} ram:{} --size 1G", name, name));
-            const std::uint64_t bytes = size_argument(size, "--size");
-            return fmt::format("0 {} linear {}:{} 0", bytes / 512, file, bytes);
-        }
-        const std::string path = absolute(file);
-        std::uint64_t bytes = size_of(path);
-        if (!size.empty()) {
-            const std::uint64_t wanted = size_argument(size, "--size");
-            if (!std::filesystem::exists(path)) {
-                make_file(path, wanted);
-                bytes = wanted;
-            }
-            if (wanted > bytes) throw Refusal(fmt::format("{} has {}, less than --size {}", path, human_size(bytes), size));
-            bytes = wanted;
-        }
-        if (bytes < 512) {
-            throw Refusal(std::filesystem::exists(path) ? fmt::format("{} is smaller than a sector", path) : fmt::format("{} does not exist", path),
-                          "--size 10G makes a new, sparse file");
-        }
-        return fmt::format("0 {} linear {} 0", bytes / 512, quote_word(path));
-    }
-};
-
 std::string state_word(const Json& info) {
-    if (info["held_because"].is_string()) return "held";
-    return info["state"].get<std::string>();
+    if (info.contains("held_because") && info["held_because"].is_string()) return "held";
+    return info.value("state", "");
 }
 
-std::string exports_word(const Json& info) {
-    return info.contains("exports") && !info["exports"].empty() ? std::to_string(info["exports"].size()) : "-";
+std::uint64_t number(const Json& object, const char* key) { return object.value(key, std::uint64_t{0}); }
+
+std::string uses_word(const Json& info) {
+    const std::uint64_t exports = info.contains("exports") ? info["exports"].size() : 0;
+    const std::uint64_t opens = number(info, "open_count");
+    std::vector<std::string> parts;
+    if (opens > exports)
+        parts.push_back(fmt::format("{} table{}", opens - exports, opens - exports == 1 ? "" : "s"));
+    if (exports > 0) parts.push_back(fmt::format("{} export{}", exports, exports == 1 ? "" : "s"));
+    return parts.empty() ? "-" : fmt::format("{}", fmt::join(parts, ", "));
 }
 
-void list(Context& context) {
-    const Json devices = context.call("device.list");
-    if (devices.empty()) {
-        context.print(devices, "No devices. `udm create NAME FILE` makes one, `udm serve FILE` serves an image at once.");
+std::string target_types(Context& context, const Json& info) {
+    std::vector<std::string> types;
+    if (info.value("live_table", false)) {
+        for (const Json& line : context.call("table.status", {{"device", info["name"]}, {"noflush", true}})) {
+            const std::string type = line.value("type", "");
+            if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
+        }
+    }
+    return fmt::format("{}", fmt::join(types, ","));
+}
+
+void list(Context& context, bool names_only) {
+    const Json devices = context.list("device.list", "name");
+    if (names_only) {
+        std::string text;
+        Json names = Json::array();
+        for (const Json& info : devices) {
+            names.push_back(info["name"]);
+            text += info.value("name", "") + "\n";
+        }
+        context.print(names, text);
         return;
     }
-    Columns columns{{"NAME", "SIZE>", "STATE", "ACCESS", "USED BY>", "EXPORTS>", "TARGETS"}};
+    if (context.json || devices.empty()) {
+        context.print(
+            devices,
+            "No devices. `udm create NAME FILE` makes one, `udm serve FILE` serves an image at once.");
+        return;
+    }
+    Columns columns{{"NAME", "SIZE>", "STATE", "ACCESS", "TARGETS", "USED BY"}};
+    std::string held;
     for (const Json& info : devices) {
-        std::string targets;
-        if (info["live_table"].get<bool>()) {
-            for (const Json& line : context.call("table.status", {{"device", info["name"]}, {"noflush", true}})) {
-                const std::string type = line["type"];
-                if (targets.find(type) == std::string::npos) targets += (targets.empty() ? "" : ",") + type;
+        columns.add({info.value("name", ""), human_sectors(number(info, "size")), state_word(info),
+                     info.value("read_only", false) ? "ro" : "rw", target_types(context, info),
+                     uses_word(info)});
+        if (state_word(info) == "held") {
+            held += fmt::format("{} is held: {}\n", info.value("name", ""),
+                                info["held_because"].get<std::string>());
+        }
+    }
+    context.print(devices, columns.text() + held);
+}
+
+// Names of the mapped devices whose tables use this one.
+std::vector<std::string> users_of(Context& context, const Json& info) {
+    std::vector<std::string> users;
+    const std::size_t exports = info.contains("exports") ? info["exports"].size() : 0;
+    if (number(info, "open_count") <= exports) return users;
+    for (const Json& other : context.list("device.list", "name")) {
+        for (const Json& used : context.call("device.deps", {{"device", other["name"]}})) {
+            if (used.value("name", Json{}) == info["name"]) {
+                users.push_back(other["name"]);
+                break;
             }
         }
-        columns.add({info["name"], human_sectors(info["size"]), state_word(info), info["read_only"].get<bool>() ? "ro" : "rw",
-                     std::to_string(info["open_count"].get<int>()), exports_word(info), targets});
     }
-    context.print(devices, columns.text());
+    return users;
 }
 
 void show(Context& context, const std::string& name) {
     Json info = context.call("device.info", {{"device", name}});
-    const Json table = info["live_table"].get<bool>() ? context.call("table.get", {{"device", name}}) : Json::array();
-    const Json status = info["live_table"].get<bool>() ? context.call("table.status", {{"device", name}, {"noflush", true}}) : Json::array();
+    const bool live = info.value("live_table", false);
+    const Json table = live ? context.call("table.get", {{"device", name}}) : Json::array();
+    const Json status =
+        live ? context.call("table.status", {{"device", name}, {"noflush", true}}) : Json::array();
     const Json counters = context.call("device.counters", {{"device", name}}).at(0);
     const Json exports = context.call("export.list", {{"device", name}});
-    std::string text = fmt::format("{}  {}  {}{}\n", name, human_sectors(info["size"]), state_word(info), info["read_only"].get<bool>() ? ", read-only" : "");
-    if (info["held_because"].is_string()) text += fmt::format("  held because: {}\n", info["held_because"].get<std::string>());
-    if (!info["uuid"].get<std::string>().empty()) text += fmt::format("  uuid: {}\n", info["uuid"].get<std::string>());
-    text += fmt::format("  number {}:{}, event {}, used by {}\n", info["major"].get<int>(), info["minor"].get<int>(), info["event_number"].get<int>(),
-                        info["open_count"].get<int>());
+    const std::vector<std::string> users = users_of(context, info);
+
+    std::string text =
+        fmt::format("{}: {}, {}{}{}\n", name, human_sectors(number(info, "size")), state_word(info),
+                    info.value("read_only", false) ? ", read-only" : "",
+                    info.value("deferred_remove", false) ? ", goes when nobody uses it any more" : "");
+    if (state_word(info) == "held")
+        text += fmt::format("  held because {}\n", info["held_because"].get<std::string>());
+    text += fmt::format("  number   {}:{}, event {}\n", number(info, "major"), number(info, "minor"),
+                        number(info, "event_number"));
+    if (const std::string uuid = info.value("uuid", ""); !uuid.empty())
+        text += fmt::format("  uuid     {}\n", uuid);
     for (std::size_t i = 0; i < table.size(); ++i) {
-        text += fmt::format("  table   {} {} {} {}\n", table[i]["start"].get<std::uint64_t>(), table[i]["length"].get<std::uint64_t>(),
-                            table[i]["type"].get<std::string>(), table[i]["text"].get<std::string>());
-        if (i < status.size() && !status[i]["text"].get<std::string>().empty()) text += fmt::format("  status  {}\n", status[i]["text"].get<std::string>());
+        const auto words = [](const Json& line) { return line.value("text", ""); };
+        text += fmt::format("  table    {} {} {} {}\n", number(table[i], "start"), number(table[i], "length"),
+                            table[i].value("type", ""), words(table[i]));
+        if (i < status.size() && !words(status[i]).empty())
+            text += fmt::format("  status   {}\n", words(status[i]));
     }
-    for (const Json& e : exports) text += fmt::format("  export  {} ({} connections)\n", e["uri"].get<std::string>(), e["connections"].get<int>());
-    for (const char* op : {"read", "write", "flush", "discard", "write_zeroes"}) {
-        const Json& c = counters[op];
-        if (c["requests"].get<std::uint64_t>() == 0) continue;
-        text += fmt::format("  {:12} {} requests, {}{}\n", op, c["requests"].get<std::uint64_t>(), human_sectors(c["sectors"]),
-                            c["errors"].get<std::uint64_t>() ? fmt::format(", {} failed", c["errors"].get<std::uint64_t>()) : "");
+    if (info.value("inactive_table", false)) text += "  another table waits for a resume\n";
+    if (!users.empty()) text += fmt::format("  used by  {}\n", fmt::join(users, ", "));
+    for (const Json& one : exports) {
+        const std::uint64_t clients = number(one, "connections");
+        text += fmt::format("  export   {}{}, {} connection{}\n", one.value("uri", ""),
+                            one.value("read_only", false) ? " (read-only)" : "", clients,
+                            clients == 1 ? "" : "s");
     }
+    for (const auto& [key, value] : info.value("settings", Json::object()).items()) {
+        text += fmt::format("  setting  {}={}\n", key,
+                            value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    for (const auto& [key, word] : {std::pair{"read", "reads"},
+                                    {"write", "writes"},
+                                    {"flush", "flushes"},
+                                    {"discard", "discards"},
+                                    {"write_zeroes", "zeroes"}}) {
+        const Json one = counters.value(key, Json::object());
+        if (number(one, "requests") == 0) continue;
+        text += fmt::format("  {:<8} {}", word, number(one, "requests"));
+        if (number(one, "sectors") != 0) text += ", " + human_sectors(number(one, "sectors"));
+        if (number(one, "errors") != 0) text += fmt::format(", {} failed", number(one, "errors"));
+        text += '\n';
+    }
+    if (const auto held = number(counters, "held_back"); held != 0)
+        text += fmt::format("  {} requests wait for a resume\n", held);
     info["table"] = table;
     info["status"] = status;
     info["counters"] = counters;
     info["exports"] = exports;
+    info["users"] = users;
     context.print(info, text);
 }
 
-void remove(Context& context, const std::vector<std::string>& names, bool force, bool deferred, bool unexport) {
-    Json removed = Json::array();
-    for (const std::string& name : names) {
-        if (unexport) context.call("export.remove", {{"device", name}});
-        removed.push_back(context.call("device.remove", {{"device", name}, {"force", force}, {"deferred", deferred}}));
-        removed.back()["device"] = name;
-        if (!context.json) {
-            context.print({}, removed.back()["deferred"].get<bool>() ? fmt::format("{} goes when nobody uses it any more", name)
-                                                                    : fmt::format("{} removed", name));
-        }
-    }
-    if (context.json) context.print(removed, {});
-}
+struct Remove {
+    std::vector<std::string> names;
+    bool force = false, deferred = false, unexport = false;
 
-// The table again, with another length: of a device that is one line over one device from its start.
-void resize(Context& context, const std::string& name, const std::string& size, bool shrink) {
-    const Json table = context.call("table.get", {{"device", name}});
-    const auto params = table.size() == 1 ? table[0]["text"].get<std::string>() : std::string{};
-    const std::string type = table.size() == 1 ? table[0]["type"].get<std::string>() : std::string{};
-    if (type != "linear" && type != "snapshot-origin") {
-        throw Refusal(fmt::format("{} is not one linear or snapshot-origin line; its table must be changed by hand", name),
-                      fmt::format("udmsetup load {} …; udmsetup resume {}", name, name));
-    }
-    const std::string path = params.substr(0, params.find(' '));
-    const bool is_file = path.starts_with('/') && !path.starts_with("/dev/mapper/");
-    std::uint64_t bytes = 0;
-    if (!size.empty()) bytes = size_argument(size, "SIZE");
-    if (is_file) {
-        const std::uint64_t there = size_of(path);
-        if (bytes == 0) bytes = there - there % 512;
-        if (bytes > there) {
-            struct stat about{};
-            if (::stat(path.c_str(), &about) != 0 || !S_ISREG(about.st_mode)) {
-                throw Refusal(fmt::format("{} has {}, and is no file that could grow", path, human_size(there)));
+    void run(Context& context) const {
+        Json removed = Json::array();
+        for (const std::string& name : names) {
+            if (!force) refuse_with_snapshots(context, name);
+            if (unexport)
+                context.call("export.remove", {{"device", name}}, "letting clients of " + name + " go");
+            Json params{{"device", name}};
+            if (force) params["force"] = true;
+            if (deferred) params["deferred"] = true;
+            Json answer = context.call("device.remove", std::move(params), "removing " + name);
+            const bool later = answer.value("deferred", false);
+            answer["device"] = name;
+            removed.push_back(std::move(answer));
+            if (!context.json) {
+                context.print({}, name + (later ? " goes when nobody uses it any more" : " removed"));
             }
-            if (::truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
         }
-    } else if (bytes == 0) {
-        throw Refusal("say SIZE: there is no file whose size could be taken");
+        if (context.json) context.print(removed, "");
     }
-    const std::uint64_t before = table[0]["length"].get<std::uint64_t>() * 512;
-    if (bytes < before && !shrink) {
-        throw Refusal(fmt::format("{} has {}; {} would cut off its end", name, human_size(before), human_size(bytes)), "--shrink if that is meant");
+
+  private:
+    // Without its origin a snapshot misses what is written to the file from then on.
+    static void refuse_with_snapshots(Context& context, const std::string& name) {
+        std::vector<std::string> snapshots;
+        for (const Json& one : context.call("snapshot.list", {{"origin", name}}))
+            snapshots.push_back(one.value("snapshot", ""));
+        if (snapshots.empty()) return;
+        throw Refusal{fmt::format("{} has snapshots, which rely on it: {}", name, fmt::join(snapshots, ", ")),
+                      "`udm snapshot drop` them first; --force removes it all the same"};
     }
-    context.call("table.load", {{"device", name}, {"table", fmt::format("0 {} {} {}", bytes / 512, type, params)}});
-    const Json info = context.call("device.resume", {{"device", name}});
-    context.print(info, fmt::format("{}: {} -> {}. Clients see it when they connect again.", name, human_size(before), human_size(bytes)));
-}
+};
 
 void set(Context& context, const std::string& name, const std::vector<std::string>& assignments) {
     Json settings = context.call("device.info", {{"device", name}}).value("settings", Json::object());
     for (const std::string& assignment : assignments) {
         const auto equals = assignment.find('=');
-        if (equals == std::string::npos || equals == 0) throw Refusal(fmt::format("'{}' is not KEY=VALUE", assignment), "KEY= goes back to the default");
+        if (equals == std::string::npos || equals == 0) {
+            throw WrongWords{fmt::format("'{}' is not KEY=VALUE", assignment),
+                             "KEY= goes back to the default"};
+        }
         const std::string value = assignment.substr(equals + 1);
-        settings = context.call("device.set", {{"device", name}, {"key", assignment.substr(0, equals)},
-                                               {"value", value.empty() ? Json() : Json(value)}})["settings"];
+        settings = context
+                       .call("device.set", {{"device", name},
+                                            {"key", assignment.substr(0, equals)},
+                                            {"value", value.empty() ? Json{} : Json(value)}})
+                       .value("settings", Json::object());
     }
     std::string text;
-    for (const auto& [key, value] : settings.items()) text += fmt::format("{}={}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
-    context.print({{"settings", settings}}, text.empty() ? fmt::format("{} has no settings of its own", name) : text);
+    for (const auto& [key, value] : settings.items()) {
+        text += fmt::format("{}={}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    context.print({{"settings", settings}},
+                  text.empty() ? fmt::format("{} has no settings of its own", name) : text);
 }
 
 }  // namespace
 
 void add_device_commands(CLI::App& app, Context& context) {
-    auto* create = app.add_subcommand("create", "Make a device of an image, a disk, memory, or the lines of a table");
-    auto options = std::make_shared<Create>();
-    create->add_option("NAME", options->name, "What it is called")->required();
-    create->add_option("FILE", options->file, "Image, block device, or ram:WORD");
-    create->add_option("--size", options->size, "Of a new file (made sparse) or of memory; of an old file, how much of it is used");
-    create->add_option("--table", options->table, "Lines of a table, as dmsetup takes them; - reads standard input");
-    create->add_option("--uuid", options->uuid, "At most 128 characters");
-    create->add_flag("--read-only", options->read_only, "Writes fail");
-    create->callback([options, &context] { options->run(context); });
-
-    auto* gone = app.add_subcommand("remove", "Remove devices");
-    auto names = std::make_shared<std::vector<std::string>>();
-    auto flags = std::make_shared<std::array<bool, 3>>();
-    gone->add_option("NAME", *names)->required();
-    gone->add_flag("--force", (*flags)[0], "Even when in use: what uses it gets errors");
-    gone->add_flag("--deferred", (*flags)[1], "When nobody uses it any more");
-    gone->add_flag("--unexport", (*flags)[2], "End its exports first");
-    gone->callback([names, flags, &context] { remove(context, *names, (*flags)[0], (*flags)[1], (*flags)[2]); });
+    auto names_only = std::make_shared<bool>(false);
+    auto* listing = app.add_subcommand("ls", "List the devices");
+    listing->add_flag("--names", *names_only, "Only their names, a line each");
+    listing->callback([names_only, &context] { list(context, *names_only); });
 
     auto name = std::make_shared<std::string>();
     auto* shown = app.add_subcommand("show", "All about one device");
     shown->add_option("NAME", *name)->required();
     shown->callback([name, &context] { show(context, *name); });
 
-    app.add_subcommand("ls", "List the devices")->callback([&context] { list(context); });
-
-    auto* resized = app.add_subcommand("resize", "Give a device another size while it is in use");
-    auto size = std::make_shared<std::string>();
-    auto shrink = std::make_shared<bool>(false);
-    resized->add_option("NAME", *name)->required();
-    resized->add_option("SIZE", *size, "10G; without it, the size its file has now. A file grows to it");
-    resized->add_flag("--shrink", *shrink, "Cut off the end");
-    resized->callback([name, size, shrink, &context] { resize(context, *name, *size, *shrink); });
+    auto remove = std::make_shared<Remove>();
+    auto* gone = app.add_subcommand("remove", "Remove devices");
+    gone->add_option("NAME", remove->names)->required();
+    gone->add_flag("--unexport", remove->unexport, "End its exports first");
+    gone->add_flag("--deferred", remove->deferred, "If it is in use, when nobody uses it any more");
+    gone->add_flag("--force", remove->force,
+                   "Whatever uses it gets errors, and its snapshots miss what comes");
+    gone->callback([remove, &context] { remove->run(context); });
 
     auto* settings = app.add_subcommand("set", "Change settings of a device, or show them");
     auto assignments = std::make_shared<std::vector<std::string>>();
     settings->add_option("NAME", *name)->required();
-    settings->add_option("KEY=VALUE", *assignments);
+    settings->add_option("KEY=VALUE", *assignments, "KEY= goes back to the default");
     settings->callback([name, assignments, &context] { set(context, *name, *assignments); });
 }
 

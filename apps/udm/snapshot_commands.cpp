@@ -2,9 +2,18 @@
 #include <fmt/format.h>
 
 #include "apps/udm/commands.hpp"
+#include "apps/udm/text.hpp"
+#include "ctl/client_table.hpp"
 
 namespace udm::app {
 namespace {
+
+constexpr const char* kConsistency =
+    "Crash-consistent: what a power cut at this instant would have left. A file system replays its journal "
+    "when it is mounted.\n";
+constexpr const char* kRedirected =
+    "The still image is the base now: the volume's writes go to its store and need no copies. It stays as "
+    "long as the volume does.\n";
 
 struct Take {
     std::vector<std::string> origins;
@@ -19,44 +28,86 @@ struct Take {
             if (equals != std::string::npos) origin["snapshot"] = word.substr(equals + 1);
             params["origins"].push_back(std::move(origin));
         }
-        if (!cow_dir.empty()) params["cow_dir"] = absolute(cow_dir);
-        if (!size.empty()) params["size"] = size.ends_with('%') ? Json(size) : Json(size_argument(size, "--size"));
+        if (!cow_dir.empty()) params["cow_dir"] = ctl::absolute_path(cow_dir);
+        if (!size.empty())
+            params["size"] = size.ends_with('%') ? Json(size) : Json(size_argument(size, "--size"));
         if (!chunk.empty()) params["chunk"] = size_argument(chunk, "--chunk");
         if (transient) params["persistent"] = false;
         if (redirect) params["redirect"] = true;
-        const Json taken = context.call("snapshot.take", std::move(params));
+        const Json taken = context.call("snapshot.take", std::move(params),
+                                        origins.size() == 1 ? "taking the snapshot" : "taking the snapshots");
         std::string text;
         for (const Json& one : taken) {
-            text += fmt::format("{} is {} as of now", one["snapshot"].get<std::string>(), one["origin"].get<std::string>());
-            if (one["cow"].is_string()) text += fmt::format("; store {}, chunks of {}", one["cow"].get<std::string>(), human_size(one["chunk"].get<std::uint64_t>()));
-            text += fmt::format("; the volume paused for {:.1f} ms\n", one["pause_us"].get<double>() / 1000);
+            text += fmt::format("{} is {} as of now", one.value("snapshot", ""), one.value("origin", ""));
+            if (const Json cow = one.value("cow", Json{}); cow.is_string()) {
+                text += fmt::format("; store {}, chunks of {}", cow.get<std::string>(),
+                                    human_size(one.value("chunk", std::uint64_t{0})));
+            }
+            text += fmt::format("; the volume paused for {:.1f} ms\n", one.value("pause_us", 0.0) / 1000);
         }
-        text += "Crash-consistent: what a power cut at this instant would have left. A file system replays its journal when it is mounted.\n";
-        if (redirect) text += "The still image is now the base; the running volume writes to its store and needs no copies. Dropping the image merges.\n";
-        context.print(taken, text);
+        context.print(taken, text + kConsistency + (redirect ? kRedirected : ""));
     }
 };
 
-void list(Context& context, const std::string& origin) {
+std::string word_or_dash(const Json& snapshot, const char* key) {
+    const Json value = snapshot.value(key, Json{});
+    if (value.is_string()) return value;
+    return "-";
+}
+
+std::string size_or_dash(const Json& snapshot, const char* key, std::uint64_t unit) {
+    const Json value = snapshot.value(key, Json{});
+    return value.is_number() ? human_size(value.get<std::uint64_t>() * unit) : "-";
+}
+
+std::string fullness(const Json& snapshot) {
+    const Json allocated = snapshot.value("allocated", Json{}), total = snapshot.value("total", Json{});
+    if (!allocated.is_number() || !total.is_number() || total == 0) return "-";
+    return fmt::format("{:.0f}%", 100 * allocated.get<double>() / total.get<double>());
+}
+
+void list(Context& context, const std::string& origin, bool names_only) {
     Json params = Json::object();
     if (!origin.empty()) params["origin"] = origin;
-    const Json snapshots = context.call("snapshot.list", std::move(params));
+    const Json snapshots = context.list("snapshot.list", "snapshot", std::move(params));
+    if (names_only) {
+        std::string text;
+        Json names = Json::array();
+        for (const Json& one : snapshots) {
+            names.push_back(one["snapshot"]);
+            text += word_or_dash(one, "snapshot") + "\n";
+        }
+        context.print(names, text);
+        return;
+    }
     if (snapshots.empty()) {
         context.print(snapshots, "No snapshots. `udm snapshot take VOLUME` takes one.");
         return;
     }
     Columns columns{{"SNAPSHOT", "ORIGIN", "STATE", "USED>", "OF>", "FULL>", "CHUNK>", "TAKEN"}};
-    for (const Json& s : snapshots) {
-        const auto text = [&](const char* key) { return s.contains(key) && s[key].is_string() ? s[key].get<std::string>() : std::string{"-"}; };
-        std::string full = "-";
-        if (s.contains("allocated") && s["allocated"].is_number() && s["total"].is_number() && s["total"].get<double>() > 0) {
-            full = fmt::format("{:.0f}%", 100 * s["allocated"].get<double>() / s["total"].get<double>());
-        }
-        columns.add({text("snapshot"), text("origin"), text("state") + (s.value("redirect", false) ? ", redirected" : ""),
-                     human_sectors(s.value("allocated", Json{})), human_sectors(s.value("total", Json{})), full,
-                     s["chunk"].is_number() ? human_size(s["chunk"].get<std::uint64_t>()) : "-", text("taken")});
+    for (const Json& one : snapshots) {
+        columns.add({word_or_dash(one, "snapshot"), word_or_dash(one, "origin"),
+                     word_or_dash(one, "state") + (one.value("redirect", false) ? ", redirected" : ""),
+                     size_or_dash(one, "allocated", 512), size_or_dash(one, "total", 512), fullness(one),
+                     size_or_dash(one, "chunk", 1), word_or_dash(one, "taken")});
     }
     context.print(snapshots, columns.text());
+}
+
+void drop(Context& context, const std::vector<std::string>& names, bool unexport) {
+    Json dropped = Json::array();
+    for (const std::string& name : names) {
+        if (unexport) context.call("export.remove", {{"device", name}}, "letting clients of " + name + " go");
+        Json one = context.call("snapshot.drop", {{"snapshot", name}}, "dropping " + name);
+        if (!context.json) {
+            const Json cow = one.value("cow", Json{});
+            context.print({}, cow.is_string()
+                                  ? fmt::format("{} dropped, with {}", name, cow.get<std::string>())
+                                  : fmt::format("{} dropped", name));
+        }
+        dropped.push_back(std::move(one));
+    }
+    if (context.json) context.print(dropped, "");
 }
 
 }  // namespace
@@ -67,27 +118,36 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
     snapshot->fallthrough();
 
     auto take = std::make_shared<Take>();
-    auto* taking = snapshot->add_subcommand("take", "Take snapshots of one or several volumes, all at the same instant");
-    taking->add_option("ORIGIN[=SNAP]", take->origins, "Volume, and what its snapshot is called (else ORIGIN-YYYYmmddTHHMMSSZ)")->required();
+    auto* taking =
+        snapshot->add_subcommand("take", "Take snapshots of one or several volumes, all at the same instant");
+    taking
+        ->add_option("ORIGIN[=SNAP]", take->origins,
+                     "Volume, and what its snapshot is called (else ORIGIN-YYYYmmddTHHMMSSZ)")
+        ->required();
     taking->add_option("--cow-dir", take->cow_dir, "Where the stores go (else beside the origin's image)");
-    taking->add_option("--size", take->size, "Most a store may take: 10G, or 20% of the origin (else all it could ever need; files are sparse)");
+    taking->add_option(
+        "--size", take->size,
+        "Most a store may take: 10G, or 20% of the origin (else all it could ever need; files are sparse)");
     taking->add_option("--chunk", take->chunk, "Unit of copying: 4K if not said");
-    taking->add_flag("--redirect", take->redirect, "The still image becomes the base, and the volume goes on as a snapshot of it: no copies");
+    taking->add_flag(
+        "--redirect", take->redirect,
+        "The still image becomes the base, and the volume goes on as a snapshot of it: no copies");
     taking->add_flag("--transient", take->transient, "Gone when the daemon ends");
     taking->callback([take, &context] { take->run(context); });
 
-    auto name = std::make_shared<std::string>();
-    auto* dropping = snapshot->add_subcommand("drop", "Drop a snapshot and its store");
-    dropping->add_option("SNAPSHOT", *name)->required();
-    dropping->callback([name, &context] {
-        const Json dropped = context.call("snapshot.drop", {{"snapshot", *name}});
-        context.print(dropped, dropped["cow"].is_string() ? fmt::format("{} dropped, with {}", *name, dropped["cow"].get<std::string>())
-                                                         : fmt::format("{} dropped", *name));
-    });
+    auto names = std::make_shared<std::vector<std::string>>();
+    auto unexport = std::make_shared<bool>(false);
+    auto* dropping = snapshot->add_subcommand("drop", "Drop snapshots and their stores");
+    dropping->add_option("SNAPSHOT", *names)->required();
+    dropping->add_flag("--unexport", *unexport, "End their exports first");
+    dropping->callback([names, unexport, &context] { drop(context, *names, *unexport); });
 
+    auto name = std::make_shared<std::string>();
     auto* listing = snapshot->add_subcommand("list", "List snapshots, and how full their stores are");
     listing->add_option("ORIGIN", *name, "Only of this volume");
-    listing->callback([name, &context] { list(context, *name); });
+    auto names_only = std::make_shared<bool>(false);
+    listing->add_flag("--names", *names_only, "Only their names, a line each");
+    listing->callback([name, names_only, &context] { list(context, *name, *names_only); });
 }
 
 }  // namespace udm::app

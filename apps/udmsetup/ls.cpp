@@ -35,9 +35,10 @@ struct TreeOptions {
     bool inverted = false, truncate = true;
     TreeStyle style;
 
-    explicit TreeOptions(const std::string& words) {
-        const char* codeset = ::nl_langinfo(CODESET);
-        if (std::string_view{codeset} == "UTF-8") style.lines = TreeLines::utf;
+    TreeOptions(const std::string& words, std::FILE* out) {
+        // Into a pipe dmsetup was seen to draw in ASCII, whatever the locale.
+        const bool utf = ::isatty(::fileno(out)) != 0 && std::string_view{::nl_langinfo(CODESET)} == "UTF-8";
+        style.lines = utf ? TreeLines::utf : TreeLines::ascii;
         for (const std::string& word : split(words, ",")) {
             if (word == "device") device = true;
             if (word == "nodevice") device = false;
@@ -136,7 +137,7 @@ class DeviceTree {
 };
 
 void show_tree(Session& session) {
-    TreeOptions options{session.options.fields.value_or("")};
+    TreeOptions options{session.options.fields.value_or(""), session.out()};
     if (options.truncate) {
         winsize size{};
         options.style.is_terminal =

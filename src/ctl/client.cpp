@@ -53,7 +53,7 @@ CallError::CallError(const Json& error)
 }
 
 Json call_for_all(Endpoint& endpoint, std::string_view method, const char* key, Json params) {
-    constexpr std::size_t kPart = 1000;    // infos of 300 to 500 bytes: well below 1 MiB
+    constexpr std::size_t kPart = 1000;  // infos of 300 to 500 bytes: well below 1 MiB
     params["limit"] = kPart;
     Json all = Json::array();
     for (;;) {
@@ -112,7 +112,7 @@ void Client::send_line(const std::string& line) {
 }
 
 std::optional<std::string> Client::read_line(std::optional<std::chrono::steady_clock::time_point> deadline,
-                                             bool interruptible) {
+                                             bool interruptible, int wake) {
     for (;;) {
         if (const auto end = unread_.find('\n', searched_); end != std::string::npos) {
             std::string line = unread_.substr(0, end);
@@ -130,8 +130,8 @@ std::optional<std::string> Client::read_line(std::optional<std::chrono::steady_c
             if (left.count() < 0) return std::nullopt;
             timeout = static_cast<int>(std::min<std::chrono::milliseconds::rep>(left.count(), 1'000'000));
         }
-        pollfd wanted{fd_, POLLIN, 0};
-        const int ready = ::poll(&wanted, 1, timeout);
+        pollfd wanted[]{{fd_, POLLIN, 0}, {wake, POLLIN, 0}};  // poll leaves out negative ones
+        const int ready = ::poll(wanted, 2, timeout);
         if (ready < 0 && errno == EINTR) {
             if (interruptible) return std::nullopt;
             continue;
@@ -141,6 +141,7 @@ std::optional<std::string> Client::read_line(std::optional<std::chrono::steady_c
             if (deadline && std::chrono::steady_clock::now() >= *deadline) return std::nullopt;
             continue;
         }
+        if (wanted[1].revents != 0) return std::nullopt;
         char buffer[65536];
         const ssize_t n = ::recv(fd_, buffer, sizeof buffer, 0);
         if (n == 0) gone(0);
@@ -171,7 +172,7 @@ Json Client::call(std::string_view method, Json params) {
     }
 }
 
-std::optional<Json> Client::next_event(std::optional<std::chrono::milliseconds> timeout) {
+std::optional<Json> Client::next_event(std::optional<std::chrono::milliseconds> timeout, int wake) {
     std::optional<std::chrono::steady_clock::time_point> deadline;
     if (timeout) deadline = std::chrono::steady_clock::now() + *timeout;
     for (;;) {
@@ -180,7 +181,7 @@ std::optional<Json> Client::next_event(std::optional<std::chrono::milliseconds> 
             events_.pop_front();
             return event;
         }
-        const auto line = read_line(deadline, true);
+        const auto line = read_line(deadline, true, wake);
         if (!line) return std::nullopt;
         const Json message = Json::parse(*line, nullptr, false);
         if (message.is_object() && message.value("method", "") == "event") {

@@ -49,8 +49,8 @@ class Endpoint {
     virtual Json call(std::string_view method, Json params = Json::object()) = 0;
 };
 
-// The whole of a list that is answered in parts (docs/protocol.md: limit, after). `key` is the member of an item that
-// says where the next part goes on.
+// The whole of a list that is answered in parts (docs/protocol.md: limit, after). `key` is the member of an
+// item that says where the next part goes on.
 Json call_for_all(Endpoint& endpoint, std::string_view method, const char* key, Json params = Json::object());
 
 class Client final : public Endpoint {
@@ -64,17 +64,18 @@ class Client final : public Endpoint {
     // Notifications that come meanwhile are kept for next_event().
     Json call(std::string_view method, Json params = Json::object()) override;
 
-    // The parameters of the next `event` notification; nothing after `timeout` or when a signal interrupts
-    // the wait. Without a timeout it waits as long as it takes. Call events.subscribe first.
-    std::optional<Json> next_event(std::optional<std::chrono::milliseconds> timeout);
+    // The parameters of the next `event` notification; nothing after `timeout`, when a signal interrupts the wait, or
+    // when `wake` (a descriptor, if not negative) can be read. Without a timeout it waits as long as it takes. Call
+    // events.subscribe first.
+    std::optional<Json> next_event(std::optional<std::chrono::milliseconds> timeout, int wake = -1);
 
     const std::string& path() const noexcept { return path_; }
 
   private:
     void send_line(const std::string& line);
-    // The next line, or nothing at the deadline or (with `interruptible`) after a signal.
+    // The next line, or nothing at the deadline, when `wake` can be read or (with `interruptible`) after a signal.
     std::optional<std::string> read_line(std::optional<std::chrono::steady_clock::time_point> deadline,
-                                         bool interruptible);
+                                         bool interruptible, int wake = -1);
     [[noreturn]] void gone(int error) const;
 
     std::string path_;
