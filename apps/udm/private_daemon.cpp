@@ -22,7 +22,7 @@ namespace udm::app {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr auto kPatience = std::chrono::seconds{20};
+constexpr auto kStartTime = std::chrono::seconds{20};
 
 // Beside this program, else where it would be installed.
 std::string find_udmd() {
@@ -96,7 +96,7 @@ void PrivateDaemon::start(const std::string& program) {
     if (pid_ < 0) throw Refusal{fmt::format("cannot start {}: {}", program, std::strerror(errno))};
 
     const Progress progress{"starting udmd"};
-    const auto give_up = std::chrono::steady_clock::now() + kPatience;
+    const auto give_up = std::chrono::steady_clock::now() + kStartTime;
     while (alive() && std::chrono::steady_clock::now() < give_up) {
         try {
             const ctl::Client probe{path};
