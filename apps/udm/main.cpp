@@ -41,6 +41,11 @@ int run(int argc, char** argv) {
     try {
         app.parse(argc, argv);
         return kOk;
+    } catch (const CLI::RequiredError& error) {
+        const auto unknown = app.remaining(true);  // a word in the command's place is more to the point
+        if (unknown.empty()) return app.exit(error) == 0 ? kOk : kUsage;
+        return report(context, WrongWords{fmt::format("there is no command '{}'", unknown.front()),
+                                          "`udm --help` lists them"});
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? kOk : kUsage;
     } catch (const Refusal& refusal) {

@@ -46,6 +46,8 @@ def test_wrong_words_end_with_2_and_say_what_is_right(daemon):
         done = daemon.udm(*words, check=False)
         assert done.returncode == 2, words
         assert done.stderr.strip(), words
+    assert "no command 'nonsense'" in daemon.udm("nonsense", check=False).stderr
+    assert "no command 'taek'" in daemon.udm("snapshot", "taek", check=False).stderr
 
 
 def test_create_show_list_remove(daemon, tmp_path):
