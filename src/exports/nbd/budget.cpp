@@ -43,7 +43,8 @@ void MemoryBudget::expired() noexcept {
     if (!waiting_.empty()) watch();
 }
 
-Account::Account(MemoryBudget& budget, Owner& owner) noexcept : budget_{budget}, owner_{owner} {
+Account::Account(MemoryBudget& budget, Owner& owner) noexcept
+    : budget_{budget}, owner_{owner}, own_{budget.bounds_.own} {
     place_.account = this;
     budget_.accounts_.push_back(*this);
 }
@@ -55,9 +56,8 @@ Account::~Account() {
 }
 
 std::size_t Account::needs(std::size_t bytes) const noexcept {
-    const std::size_t own = budget_.bounds_.own;
-    const std::size_t shared_now = taken_ > own ? taken_ - own : 0;
-    const std::size_t shared_then = taken_ + bytes > own ? taken_ + bytes - own : 0;
+    const std::size_t shared_now = taken_ > own_ ? taken_ - own_ : 0;
+    const std::size_t shared_then = taken_ + bytes > own_ ? taken_ + bytes - own_ : 0;
     return shared_then - shared_now;
 }
 
@@ -74,7 +74,7 @@ void Account::subtract(std::size_t bytes) noexcept {
     budget_.left_ += needs(bytes);
 }
 
-bool Account::take(std::size_t bytes) noexcept {
+bool Account::take_shared(std::size_t bytes) noexcept {
     ASSERT(bytes != 0);
     if (set_aside_ == bytes) {
         set_aside_ = 0;
@@ -97,7 +97,7 @@ bool Account::take(std::size_t bytes) noexcept {
     return true;
 }
 
-void Account::give(std::size_t bytes) noexcept {
+void Account::give_shared(std::size_t bytes) noexcept {
     subtract(bytes);
     if (wanted_ != 0 && !place_.linked() && taken_ + wanted_ <= budget_.bounds_.session) {
         wanted_ = 0;

@@ -52,8 +52,7 @@ class Account final : public ListHook {
   public:
     class Owner {
       public:
-        // A take() that had failed is worth another try. Called from give() of another account, or of this
-        // one.
+        // A take() that had failed is worth another try. Called from some account's give().
         virtual void memory_freed() noexcept = 0;
         // Since when it waits for its client, 0 if it doesn't.
         virtual Nanoseconds waits_for_client_since() const noexcept = 0;
@@ -68,14 +67,30 @@ class Account final : public ListHook {
 
     // At most Bounds::session at a time. False: not now; memory_freed() follows, and what was wanted is set
     // aside until the next take(). First come, first served.
-    bool take(std::size_t bytes) noexcept;
-    void give(std::size_t bytes) noexcept;
+    bool take(std::size_t bytes) noexcept {
+        // Within its own part, and waiting for nothing: nobody else is concerned.
+        if (wanted_ == 0 && set_aside_ == 0 && taken_ + bytes <= own_) {
+            taken_ += bytes;
+            return true;
+        }
+        return take_shared(bytes);
+    }
+    void give(std::size_t bytes) noexcept {
+        ASSERT(bytes <= taken_);
+        if (wanted_ == 0 && taken_ <= own_) {
+            taken_ -= bytes;
+        } else {
+            give_shared(bytes);
+        }
+    }
     // Wants nothing any more.
     void forget() noexcept;
     std::size_t taken() const noexcept { return taken_; }
 
   private:
     friend class MemoryBudget;
+    bool take_shared(std::size_t bytes) noexcept;
+    void give_shared(std::size_t bytes) noexcept;
     // What taking `bytes` more would need of the shared part.
     std::size_t needs(std::size_t bytes) const noexcept;
     void add(std::size_t bytes) noexcept;
@@ -83,6 +98,7 @@ class Account final : public ListHook {
 
     MemoryBudget& budget_;
     Owner& owner_;
+    const std::size_t own_;
     std::size_t taken_ = 0;   // with what was set aside
     std::size_t wanted_ = 0;  // 0: waits for nothing
     std::size_t set_aside_ = 0;

@@ -505,10 +505,12 @@ void Transmission::sent(int status) noexcept {
         fail();
         return;
     }
-    client_since_ = reactor_.now();
     const bool all = outgoing().advance();
     if (state_ == State::broken) return check_end();
-    if (!all) return send_window();
+    if (!all) {
+        client_since_ = reactor_.now();
+        return send_window();
+    }
     drop(outgoing());
     send();
     if (blocked_) parse();
