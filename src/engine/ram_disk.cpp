@@ -13,7 +13,7 @@ namespace {
 
 // Copying this much, or freeing its pages, takes a tenth of a millisecond; more is left to a helper thread.
 constexpr std::uint64_t kInPlaceMax = std::uint64_t{1} << 20;
-// The first lines of what a request is about come from memory while those before it are served: with 32 small
+// The first lines of what a request reads come from memory while those before it are served: with 32 small
 // ones at a time that is a third of their cost.
 constexpr std::uint64_t kLine = 64;
 constexpr std::uint64_t kPrefetched = 8 * kLine;
@@ -151,6 +151,10 @@ void RamDisk::submit(Io& io) noexcept {
             UNREACHABLE();
     }
     if (bytes > kInPlaceMax) return loop_.start(helper_calls_.take(*this, io));
+    if (io.op == Op::write) {  // stores wait for nothing
+        serve(io);
+        return loop_.complete_later(io, IoStatus::ok);
+    }
     for (std::uint64_t at = 0; at < kPrefetched; at += kLine)
         __builtin_prefetch(memory_->data() + offset + at);
     waiting_.push_back(io);
