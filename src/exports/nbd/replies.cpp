@@ -4,6 +4,10 @@ namespace udm::nbd {
 
 Replies::Window Replies::window(std::size_t bytes) noexcept {
     ASSERT(window_ == 0 && first_ < piece_count_);
+    if (bytes_ <= bytes) {
+        window_ = piece_count_ - first_;
+        return {&pieces_[first_], window_};
+    }
     std::uint32_t count = 0;
     while (first_ + count < piece_count_ && bytes != 0) {
         iovec& piece = pieces_[first_ + count];
@@ -32,6 +36,7 @@ bool Replies::advance() noexcept {
 
 void Replies::clear() noexcept {
     count_ = header_bytes_ = piece_count_ = payload_count_ = 0;
+    bytes_ = 0;
     header_end_ = nullptr;
     first_ = window_ = 0;
     rest_ = 0;

@@ -84,6 +84,7 @@ class Replies {
         // Headers without payload between them are one piece.
         if (piece_count_ != 0 && header_end_ == at) {
             pieces_[piece_count_ - 1].iov_len += bytes;
+            bytes_ += bytes;
         } else {
             piece(at, bytes);
         }
@@ -92,6 +93,7 @@ class Replies {
     void piece(void* at, std::size_t bytes) noexcept {
         ASSERT(piece_count_ < kPieces);
         pieces_[piece_count_++] = {at, bytes};
+        bytes_ += bytes;
         header_end_ = nullptr;
     }
 
@@ -99,6 +101,7 @@ class Replies {
     std::uint32_t header_bytes_ = 0;
     std::uint32_t piece_count_ = 0;
     std::uint32_t payload_count_ = 0;
+    std::uint64_t bytes_ = 0;          // in all pieces
     std::byte* header_end_ = nullptr;  // where the last piece ends, if it is made of headers
     std::uint32_t first_ = 0;          // the window: from here
     std::uint32_t window_ = 0;         // so many

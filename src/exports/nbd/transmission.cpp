@@ -322,29 +322,41 @@ void Transmission::submit_write(Slot& slot, void* payload) noexcept {
 void Transmission::on_complete(Io& io, Frame& frame) noexcept {
     Slot& slot = *reinterpret_cast<Slot*>(static_cast<std::uintptr_t>(frame.a));
     const auto command = static_cast<Command>(slot.request.command);
-    Refusal refusal{to_wire(io.status, (slot.request.flags & kCmdFastZero) != 0)};
-    // A trim is a hint: a device that cannot do it has done all it was asked for.
-    if (command == Command::trim && io.status == IoStatus::unsupported) refusal.error = WireError::none;
-    if (command == Command::block_status && !block_status_answered(slot, io, refusal)) return;
-    if (state_ != State::broken) {
-        Replies& replies = collecting();
-        if (refusal.error != WireError::none) {
-            if (refusal.text.empty()) refusal.text = describe(refusal.error);
-            replies.add_error(slot.request.cookie, refusal, shape_.structured);
-        } else if (command == Command::read) {
-            replies.add_data(slot.request, shape_.structured, slot.buffer);
-            replies.keep(slot.buffer, slot.bytes);
-            slot.bytes = 0;  // now the replies'
-        } else if (command == Command::block_status) {
-            replies.add_chunks(slot.buffer, slot.used);
-            replies.keep(slot.buffer, slot.bytes);
-            slot.bytes = 0;
-        } else {
-            replies.add_simple(slot.request.cookie, WireError::none);
-        }
+    if (io.status == IoStatus::ok && command != Command::block_status) {
+        if (state_ != State::broken) answer(slot, command);
+    } else if (!answer_otherwise(slot, command)) {
+        return;
     }
     free_slot(slot);
     reply_later();
+}
+
+void Transmission::answer(Slot& slot, Command command) noexcept {
+    if (command != Command::read) return collecting().add_simple(slot.request.cookie, WireError::none);
+    collecting().add_data(slot.request, shape_.structured, slot.buffer);
+    collecting().keep(slot.buffer, slot.bytes);
+    slot.bytes = 0;  // now the replies'
+}
+
+// False: it isn't over yet.
+bool Transmission::answer_otherwise(Slot& slot, Command command) noexcept {
+    const Io& io = *slot.io;
+    Refusal refusal{to_wire(io.status, (slot.request.flags & kCmdFastZero) != 0)};
+    // A trim is a hint: a device that cannot do it has done all it was asked for.
+    if (command == Command::trim && io.status == IoStatus::unsupported) refusal.error = WireError::none;
+    if (command == Command::block_status && !block_status_answered(slot, io, refusal)) return false;
+    if (state_ == State::broken) return true;
+    if (refusal.error != WireError::none) {
+        refusal.text = describe(refusal.error);
+        refuse(slot.request.cookie, refusal);
+    } else if (command == Command::block_status) {
+        collecting().add_chunks(slot.buffer, slot.used);
+        collecting().keep(slot.buffer, slot.bytes);
+        slot.bytes = 0;
+    } else {
+        collecting().add_simple(slot.request.cookie, WireError::none);
+    }
+    return true;
 }
 
 void Transmission::refuse(std::uint64_t cookie, const Refusal& refusal) noexcept {

@@ -109,6 +109,8 @@ class Transmission final : private Layer, private Account::Owner {
     void free_slot(Slot& slot) noexcept;
     void submit(Slot& slot, Op op, IoFlags flags) noexcept;
     void submit_write(Slot& slot, void* payload) noexcept;
+    void answer(Slot& slot, Command command) noexcept;
+    bool answer_otherwise(Slot& slot, Command command) noexcept;
     void refuse(std::uint64_t cookie, const Refusal& refusal) noexcept;
     bool start_block_status(const Request& request) noexcept;
     void begin_chunk(Slot& slot) noexcept;
