@@ -7,7 +7,7 @@
 
 namespace udm::ctl {
 namespace {
-constexpr const char* kPrefix = "lost/";
+constexpr const char* kLostPrefix = "lost/";
 
 Json value_of(const DiskId& id, const std::string& words) {
     return {{"kind", static_cast<unsigned>(id.kind)},
@@ -39,7 +39,7 @@ class Answer final : public Task {
 
 void LostStoreList::load() {
     const std::lock_guard lock{mutex_};
-    for (const auto& [key, value] : state_.all(kPrefix)) {
+    for (const auto& [key, value] : state_.all(kLostPrefix)) {
         Lost lost;
         lost.id.kind = static_cast<DiskId::Kind>(value.value("kind", 0u));
         lost.id.device = value.value("device", std::uint64_t{0});
@@ -47,7 +47,7 @@ void LostStoreList::load() {
         lost.words = value.value("words", std::string{});
         lost_[key] = lost;
         next_ = std::max(next_, std::uint64_t{std::strtoull(
-                                    key.c_str() + std::char_traits<char>::length(kPrefix), nullptr, 10)} +
+                                    key.c_str() + std::char_traits<char>::length(kLostPrefix), nullptr, 10)} +
                                     1);
     }
 }
@@ -57,7 +57,7 @@ State::Change LostStoreList::change_for(const std::string& words, const DiskId& 
     for (const auto& [key, lost] : lost_) {
         if (lost.words == words && lost.id == id) return {key, value_of(id, words)};
     }
-    return {kPrefix + std::to_string(next_++), value_of(id, words)};
+    return {kLostPrefix + std::to_string(next_++), value_of(id, words)};
 }
 
 void LostStoreList::note_lost(const State::Change& change) {
