@@ -115,9 +115,9 @@ namespace {
 
 using Node = Selection::Node;
 
-class Parser {
+class SelectionParser {
   public:
-    Parser(std::span<const Field> fields, std::string_view text) : fields_{fields}, text_{text} {}
+    SelectionParser(std::span<const Field> fields, std::string_view text) : fields_{fields}, text_{text} {}
 
     std::unique_ptr<Node> parse() {
         std::unique_ptr<Node> root = either();
@@ -396,7 +396,7 @@ class Parser {
 Selection::Selection(std::span<const Field> fields, std::string_view text) {
     if (text.empty()) return;
     if (text == "help" || text == "?") throw BadReport{"", true, true, false};
-    root_ = Parser{fields, text}.parse();
+    root_ = SelectionParser{fields, text}.parse();
 }
 Selection::~Selection() = default;
 

@@ -13,7 +13,7 @@ constexpr std::size_t kNameMax = 127;  // bytes, as in Linux
 constexpr std::size_t kUuidMax = 128;
 constexpr std::string_view kMapperFolder = "/dev/mapper/";
 constexpr std::string_view kNodePrefix = "/dev/dm-";
-constexpr std::uint32_t kMajor = 253;
+constexpr std::uint32_t kDeviceMajor = 253;
 
 }  // namespace
 
@@ -79,7 +79,7 @@ DeviceRef Session::device_named(const std::string& word) {
         name.remove_prefix(kMapperFolder.size());
     } else if (name.starts_with(kNodePrefix)) {
         if (const auto minor = parse_u32(name.substr(kNodePrefix.size()))) {
-            return {{}, {}, std::pair{kMajor, *minor}};
+            return {{}, {}, std::pair{kDeviceMajor, *minor}};
         }
     }
     if (name.find('/') != std::string_view::npos) fail("Device {} not found", word);
