@@ -70,7 +70,7 @@ def allow_device_words_recorded(line, mapped):
 
 def allow_device_words_ours(line, folder, numbers):
     """The files are /dev/disk/a and b; the daemon's numbers for them are mapped to the recording's."""
-    line = line.replace(f"{folder}/disk/", "/dev/disk/")
+    line = line.replace(f"{folder}/disk/", "/dev/disk/").replace(f"{folder}/tmp/", "/tmp/")
     for number, name in numbers.items():
         theirs = DISKS[name]
         line = re.sub(rf"(?<![\d:]){number}(?![\d:])", theirs, line)
@@ -146,6 +146,7 @@ class Machine:
         self.numbers = {}  # "MAJ:MIN" of the daemon for our files -> a, b
         self.mapped = {}  # the same for mapped devices -> their names
         os.mkdir(os.path.join(folder, "disk"))
+        os.mkdir(os.path.join(folder, "tmp"))
         for name in DISKS:
             with open(os.path.join(folder, "disk", name), "wb") as file:
                 file.truncate(8 << 20)
@@ -154,7 +155,9 @@ class Machine:
 
     def run(self, command, merged):
         """Lines and exit status. `merged`: both streams in one; else each line with its stream in front."""
-        script = self.prelude + command.replace("/dev/disk/", f"{self.folder}/disk/")
+        for recorded, ours in ((" /tmp/", f" {self.folder}/tmp/"), ("</tmp/", f"<{self.folder}/tmp/"), ("/dev/disk/", f"{self.folder}/disk/")):
+            command = command.replace(recorded, ours)
+        script = self.prelude + command
         done = subprocess.run(
             ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=120,
             stderr=subprocess.STDOUT if merged else subprocess.PIPE, cwd=self.folder,
