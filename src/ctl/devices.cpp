@@ -98,6 +98,7 @@ void Devices::remove_later(RecordPtr record) {
             if (!(record->deferred_remove || record->internal) || record->gone || record->table_opens != 0 ||
                 record->exports != 0)
                 return;
+            if (stopping_) return;  // began while this waited: its users are gone for that reason only
         }
         try {
             remove_locked(record);
