@@ -87,7 +87,9 @@ truncate -s 128M "$dir/disk.img"
 shown mke2fs -q -t ext4 -L demo -d "$dir/files" "$dir/disk.img"
 
 bold "2. Served: one command from a file to a volume"
-shown udmd --socket "$UDM_SOCKET" --state-dir "$dir/state" >"$dir/udmd.log" 2>&1 &
+# By itself, not by `shown`: what is ended later must be the daemon's own process.
+printf '\033[36m$ udmd --socket %s --state-dir %s\033[0m\n' "$UDM_SOCKET" "$dir/state"
+udmd --socket "$UDM_SOCKET" --state-dir "$dir/state" >"$dir/udmd.log" 2>&1 &
 started+=($!)
 until_true "the daemon" test -S "$UDM_SOCKET"
 printf '\033[36m$ udm serve disk.img --name vol\033[0m\n'
