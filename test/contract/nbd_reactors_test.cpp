@@ -51,6 +51,8 @@ class Client {
         std::size_t there = 0;
         while (there < bytes) {
             const ssize_t n = ::recv(fd_, text.data() + there, bytes - there, 0);
+            // A socket with a time-out is not gone on with by itself, and the engines in this process do interrupt.
+            if (n < 0 && errno == EINTR) continue;
             if (n < 0 && errno == EAGAIN) timed_out = true;
             if (n <= 0) throw Broken{"recv"};
             there += static_cast<std::size_t>(n);
