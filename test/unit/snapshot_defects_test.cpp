@@ -393,6 +393,31 @@ TEST_F(Defects, N24_AWriteIsNotHeldUpByASlowCopyOfAnother) {
     EXPECT_TRUE(slow.done());
 }
 
+TEST_F(Defects, N24_AWriteToASnapshotDoesNotWaitForTheStoreOfAnother) {
+    // Chunks of one piece, which are copied together, and of several.
+    for (const unsigned chunk : {8u, 2048u}) {
+        const std::string a = "a" + std::to_string(chunk), b = "b" + std::to_string(chunk);
+        if (devices.empty()) origin();
+        snapshot(a, "P", chunk);
+        snapshot(b, "P", chunk);
+        disks["cow" + b]->stall();
+        Request& copied_for = start(Op::write, "o", 0, 8, 7);    // needs the chunk in both
+        Request& same_chunk = start(Op::write, "s" + a, 0, 8, 8);
+        reactor.run_for(kSecond);
+        EXPECT_TRUE(same_chunk.done()) << chunk;
+        EXPECT_FALSE(copied_for.done()) << chunk;
+        disks["cow" + b]->clear_faults();
+        disks["cow" + b]->release();
+        reactor.run_until_idle();
+        EXPECT_EQ(copied_for.status(), IoStatus::ok);
+        EXPECT_EQ(same_chunk.status(), IoStatus::ok);
+        EXPECT_EQ(read("s" + a, 0, 16).at(0), 8);
+        EXPECT_EQ(read("s" + b, 8, 16), all(16, 1));
+        remove("s" + a);
+        remove("s" + b);
+    }
+}
+
 TEST_F(Defects, N25_TheStoresOwnChunkSizeWinsAndIsShown) {
     origin();
     snapshot("", "P", 32);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "targets/snapshot/origin_group.hpp"
 #include "targets/snapshot/snapshot.hpp"
@@ -9,24 +10,53 @@
 namespace udm::snapshot {
 namespace {
 constexpr Sectors kPiece{1024};    // 512 KiB (decision 19)
-}
 
-void Part::Durable::woken(IoStatus) noexcept { part->job->part_durable(); }
+// The longest piece a device takes, if `most` is not less.
+Sectors at_most(Sectors most, const Disk& disk) noexcept {
+    const Sectors takes = disk.limits().max_transfer;
+    return takes ? std::min(most, takes) : most;
+}
+}  // namespace
+
 void Part::written(IoStatus status) noexcept { job->part_written(*this, status); }
 
+void Part::let_go() noexcept {
+    List<Waiter> waiting;
+    waiting.take_all(waiters);
+    OriginGroup& group = snapshot->group();
+    snapshot->remove_part(*this);
+    group.end(*this);
+    while (Waiter* waiter = waiting.pop_front_or_null()) waiter->woken(IoStatus::ok);
+}
+
+CopyJob::CopyJob(OriginGroup& group, Disk& source, Data data, Io* io) noexcept
+    : group_{group}, source_{source}, data_{data}, io_{io}, longest_{at_most(kPiece, source)} {}
+
 void CopyJob::add(Part& part) noexcept {
-    part.job = this;
     part.source = part.snapshot->origin_extent(part.first, part.count);
+    part.snapshot->add_part(part);
+    if (io_) snapshot_ = part.snapshot;
+    join(part);
+}
+
+void CopyJob::join(Part& part) noexcept {
+    part.job = this;
     if (!parts_) {
-        parts_ = &part;
         range_ = part.source;
     } else {
         ASSERT(part.source.first >= range_.first);
-        last_part_->next = &part;
         range_.length = std::max(range_.end(), part.source.end()) - range_.first;
     }
-    last_part_ = &part;
-    part.snapshot->add_part(part);
+    longest_ = at_most(longest_, part.snapshot->cow().disk());
+    part.next = nullptr;
+    part.link = last_link_;
+    *last_link_ = &part;
+    last_link_ = &part.next;
+}
+
+bool CopyJob::takes(const Part& part) const noexcept {
+    if (part.source.first > range_.end()) return false;
+    return std::max(range_.end(), part.source.end()) - range_.first <= at_most(longest_, part.snapshot->cow().disk());
 }
 
 void CopyJob::start() noexcept {
@@ -36,8 +66,8 @@ void CopyJob::start() noexcept {
 
 void CopyJob::cancel() noexcept {
     io_ = nullptr;
-    drop_parts();
-    group_.end(*this);
+    while (parts_) part_ends(*parts_, false);
+    end();
 }
 
 void CopyJob::next_piece() noexcept {
@@ -46,17 +76,7 @@ void CopyJob::next_piece() noexcept {
         piece_ready();
         return;
     }
-    piece_ = std::min(kPiece, range_.end() - at_);
-    const auto at_most = [this](const Disk& disk) {
-        if (const Sectors most = disk.limits().max_transfer) piece_ = std::min(piece_, most);
-    };
-    at_most(source_);
-    for (const Part* part = parts_; part; part = part->next) at_most(part->snapshot->cow().disk());
-    for (const Part* part = parts_; one_by_one_ && part; part = part->next) {
-        for (const Sector edge : {part->source.first, part->source.end()}) {
-            if (at_ < edge && edge < at_ + piece_) piece_ = edge - at_;
-        }
-    }
+    piece_ = std::min(longest_, range_.end() - at_);
     if (buffer_) {
         fill_piece();
         return;
@@ -110,32 +130,38 @@ void CopyJob::on_complete(Io& io, Frame&) noexcept {
 // The old content of some chunk cannot be had. A write to the snapshot fails; snapshots that need it for a write to the
 // origin are lost, they alone, and the write goes on (decision 11, defect N15).
 void CopyJob::piece_unreadable(IoStatus status) noexcept {
+    Part& first = *parts_;
     if (io_) {
         status_ = status;
-        ASSERT(!parts_->next);    // a request that is copied for is of one chunk
-        parts_->failed = true;
-        parts_->snapshot->store().give_back({parts_->cow_first, parts_->count});    // or tries without end would fill it
-        copied();
+        ASSERT(!first.next);    // a request that is copied for is of one chunk
+        first.snapshot->store().give_back({first.cow_first, first.count});    // or tries without end would fill it
+        part_ends(first, false);
+        end();
         return;
     }
-    if (parts_->next && !one_by_one_) {    // who needs what of it?
-        one_by_one_ = true;
+    if (first.next) {    // who needs what of it? Each tries by itself.
+        Part* rest = std::exchange(first.next, nullptr);
+        last_link_ = &first.next;
+        range_ = first.source;
+        while (Part* part = rest) {
+            rest = part->next;
+            CopyJob& job = group_.new_job(source_, data_, nullptr);
+            job.join(*part);
+            job.start();
+        }
         next_piece();
         return;
     }
-    for (Part* part = parts_; part; part = part->next) {
-        if (part->failed || !part->source.overlaps({at_, piece_})) continue;
-        part->failed = true;
-        part->snapshot->invalidate("the origin cannot be read where a chunk must be copied");
-    }
-    piece_done();
+    first.snapshot->invalidate("the origin cannot be read where a chunk must be copied");
+    part_ends(first, false);
+    end();
 }
 
 void CopyJob::piece_ready() noexcept {
     const Extent piece{at_, piece_};
     pending_ = 1;
     for (Part* part = parts_; part; part = part->next) {
-        if (part->failed || !part->source.overlaps(piece)) continue;
+        if (!part->source.overlaps(piece)) continue;
         const Sector first = std::max(piece.first, part->source.first);
         const Sector end = std::min(piece.end(), part->source.end());
         const Sector cow_start = part->snapshot->chunk().start(part->cow_first);
@@ -153,74 +179,52 @@ void CopyJob::piece_ready() noexcept {
 }
 
 void CopyJob::part_written(Part& part, IoStatus status) noexcept {
-    if (status != IoStatus::ok) {
-        part.failed = true;
+    const bool failed = status != IoStatus::ok;
+    if (failed) {
         status_ = first_error(status_, status);
         part.snapshot->invalidate(std::string{"the COW device cannot be written: "} + to_string(status));
     }
+    if (failed || part.source.end() <= at_ + piece_) part_ends(part, !failed);
     ASSERT(pending_ > 0);
     if (--pending_ == 0) piece_done();
 }
 
 void CopyJob::piece_done() noexcept {
     at_ += piece_;
-    const bool all_failed = [this] {
-        for (Part* p = parts_; p; p = p->next) {
-            if (!p->failed) return false;
-        }
-        return true;
-    }();
-    if (at_ < range_.end() && !all_failed) {
+    if (at_ < range_.end() && parts_) {
         next_piece();
     } else {
-        copied();
+        end();
     }
 }
 
-void CopyJob::give_buffer() noexcept {
-    if (!buffer_) return;
-    group_.env().reactor.buffers().give(buffer_, buffer_bytes_);
-    buffer_ = nullptr;
-    group_.give_memory(buffer_bytes_);
-}
-
-void CopyJob::copied() noexcept {
-    give_buffer();
-    for (Part* part = parts_; part; part = part->next) {
-        if (!part->failed && part->snapshot->valid()) part->snapshot->publish(*part);
+// A part leaves the job: copied, or it never will be.
+void CopyJob::part_ends(Part& part, bool copied) noexcept {
+    *part.link = part.next;
+    if (part.next) {
+        part.next->link = part.link;
+    } else {
+        last_link_ = part.link;
     }
-    pending_ = 1;
-    for (Part* part = parts_; part; part = part->next) {
+    if (copied && part.snapshot->valid()) {
+        part.snapshot->publish(part);
         // What a write to the origin waits for must be durable; a write to the snapshot needs no more than this.
-        if (io_ || !part->snapshot->valid()) continue;
-        part->durable.part = part;
-        if (part->snapshot->store().when_durable(part->durable)) ++pending_;
+        part.durable.part = &part;
+        if (!io_ && part.snapshot->store().when_durable(part.durable)) return;
     }
-    part_durable();
+    part.let_go();
 }
 
-void CopyJob::part_durable() noexcept {
-    if (--pending_ == 0) done();
-}
-
-void CopyJob::drop_parts() noexcept {
-    while (Part* part = parts_) {
-        parts_ = part->next;
-        part->snapshot->remove_part(*part);
-        group_.end(*part);
+void CopyJob::end() noexcept {
+    if (buffer_) {
+        group_.env().reactor.buffers().give(buffer_, buffer_bytes_);
+        group_.give_memory(buffer_bytes_);
     }
-}
-
-void CopyJob::done() noexcept {
-    Snapshot* const snapshot = parts_->snapshot;
+    Snapshot* const snapshot = snapshot_;
     Io* const io = io_;
     const IoStatus status = status_;
-    List<Waiter> waiters;
-    waiters.take_all(waiters_);
-    drop_parts();
     group_.end(*this);
     if (io) snapshot->finish_write(*io, status);
-    while (Waiter* waiter = waiters.pop_front_or_null()) waiter->woken(IoStatus::ok);
 }
 
 }  // namespace udm::snapshot

@@ -1,5 +1,8 @@
 // A copy of origin chunks to the COW devices of the snapshots that need them: one read, as many writes as there are
 // snapshots, in pieces of 512 KiB. Also the first write to a chunk of a snapshot, whose data come from the request.
+//
+// Each part goes its own way: it is published, durable and let go when its own store has it, whatever the other stores do
+// (defect N24). So that a store that hangs holds up nobody's next piece either, a job for several snapshots is of one piece.
 #pragma once
 
 #include "services/write_gather.hpp"
@@ -11,11 +14,12 @@ class CopyJob;
 class OriginGroup;
 class Snapshot;
 
-// Consecutive chunks of one snapshot, on their way to consecutive chunks of its COW device.
+// Consecutive chunks of one snapshot, on their way to consecutive chunks of its COW device. The job has it until it is
+// copied, the snapshot until it is let go.
 struct Part final : WriteGather::Write {
     struct Durable final : Waiter {
         Part* part = nullptr;
-        void woken(IoStatus status) noexcept override;
+        void woken(IoStatus) noexcept override { part->let_go(); }
     };
     CopyJob* job = nullptr;
     Snapshot* snapshot = nullptr;
@@ -24,10 +28,14 @@ struct Part final : WriteGather::Write {
     Chunk cow_first{};
     Extent source{};          // in the origin's sectors, clipped at its end
     Part* next = nullptr;     // of the job
+    Part** link = nullptr;    // what points at it
     iovec segment{};
     Durable durable;
-    bool failed = false;
+    List<Waiter> waiters;
+    // Wakes `waiter` when the exception is there (for a write to the origin: durable) or will never be.
+    void wait(Waiter& waiter) noexcept { waiters.push_back(waiter); }
     void written(IoStatus status) noexcept override;
+    void let_go() noexcept;
 };
 
 class CopyJob final : public ListHook, private Layer {
@@ -40,19 +48,18 @@ class CopyJob final : public ListHook, private Layer {
     };
 
     // `source` is read; `io` is the snapshot's request, null for a copy that a write to the origin needs.
-    CopyJob(OriginGroup& group, Disk& source, Data data, Io* io) noexcept
-        : group_{group}, source_{source}, data_{data}, io_{io} {}
+    CopyJob(OriginGroup& group, Disk& source, Data data, Io* io) noexcept;
     // Before start(): parts in ascending order of their source; each joins its snapshot's parts.
     void add(Part& part) noexcept;
+    // Whether it may have the part, too: it overlaps or follows what is there, and all of it is one piece.
+    bool takes(const Part& part) const noexcept;
     void start() noexcept;
     void cancel() noexcept;    // instead of start()
-    void wait(Waiter& waiter) noexcept { waiters_.push_back(waiter); }
-    Extent range() const noexcept { return range_; }
 
   private:
     friend struct Part;
-    friend struct Part::Durable;
     friend class OriginGroup;
+    void join(Part& part) noexcept;
     void next_piece() noexcept;
     void memory_given() noexcept;
     void fill_piece() noexcept;       // there is a buffer
@@ -60,28 +67,25 @@ class CopyJob final : public ListHook, private Layer {
     void piece_done() noexcept;
     void piece_unreadable(IoStatus status) noexcept;
     void part_written(Part& part, IoStatus status) noexcept;
-    void copied() noexcept;
-    void part_durable() noexcept;
-    void done() noexcept;
-    void drop_parts() noexcept;
-    void give_buffer() noexcept;
+    void part_ends(Part& part, bool copied) noexcept;
+    void end() noexcept;
     void on_complete(Io& io, Frame& frame) noexcept override;
 
     OriginGroup& group_;
     Disk& source_;
     Data data_;
     Io* io_;
+    Snapshot* snapshot_ = nullptr;    // of the request
     Extent range_{};
-    Part* parts_ = nullptr;
-    Part* last_part_ = nullptr;
+    Sectors longest_;                 // of a piece
+    Part* parts_ = nullptr;           // not yet copied
+    Part** last_link_ = &parts_;
     Sector at_{};
     Sectors piece_{};
     std::byte* buffer_ = nullptr;
     std::size_t buffer_bytes_ = 0;
     unsigned pending_ = 0;
-    bool one_by_one_ = false;    // a read has failed: pieces end where a part begins or ends
     IoStatus status_{IoStatus::ok};
-    List<Waiter> waiters_;
 };
 
 }  // namespace udm::snapshot

@@ -89,8 +89,8 @@ void OriginGroup::look_at(Snapshot& snapshot, OriginWrite& write) noexcept {
     if (!snapshot.covers(write.io->extent, at, count)) return;
     const Chunk end = at + count;
     while (at < end) {
-        if (const Part* part = snapshot.part_with(at)) {
-            part->job->wait(wait_of(write));
+        if (Part* part = snapshot.part_with(at)) {
+            part->wait(wait_of(write));
             at = part->first + part->count;
             continue;
         }
@@ -128,7 +128,6 @@ void OriginGroup::look_at(Snapshot& snapshot, OriginWrite& write) noexcept {
 
 // One job for parts that overlap or lie side by side: one read feeds every snapshot that needs it.
 void OriginGroup::start_copies(OriginWrite& write) noexcept {
-    static constexpr Sectors kJobMax{1024};
     std::erase_if(found_, [this](Part* part) {
         if (part->snapshot->valid()) return false;
         end(*part);    // lost while the others were looked at
@@ -136,17 +135,11 @@ void OriginGroup::start_copies(OriginWrite& write) noexcept {
     });
     std::stable_sort(found_.begin(), found_.end(),
                      [](const Part* a, const Part* b) { return a->source.first < b->source.first; });
+    for (Part* part : found_) part->wait(wait_of(write));
     for (std::size_t i = 0; i < found_.size();) {
         CopyJob& job = new_job(*write.origin, CopyJob::Data::origin, nullptr);
         job.add(*found_[i++]);
-        while (i < found_.size()) {
-            const Extent next = found_[i]->source;
-            const bool overlaps = next.first < job.range().end();
-            const bool joins = next.first == job.range().end() && next.end() - job.range().first <= kJobMax;
-            if (!overlaps && !joins) break;
-            job.add(*found_[i++]);
-        }
-        job.wait(wait_of(write));
+        while (i < found_.size() && job.takes(*found_[i])) job.add(*found_[i++]);
         job.start();
     }
     found_.clear();

@@ -119,8 +119,8 @@ Extent Snapshot::origin_extent(Chunk first, Chunks count) const noexcept {
     return extent;
 }
 
-const Part* Snapshot::part_with(Chunk chunk) const noexcept {
-    for (const Part* part : parts_) {
+Part* Snapshot::part_with(Chunk chunk) const noexcept {
+    for (Part* part : parts_) {
         if (part->first <= chunk && chunk < part->first + part->count) return part;
     }
     return nullptr;
@@ -244,8 +244,8 @@ Disk* Snapshot::route_write(Io& io) noexcept {
         if (io.flags.fua) io.push(*layer_, static_cast<std::uint64_t>(Wait::fua));
         return to_cow(io, run->new_first);
     }
-    if (const Part* part = part_with(first)) {
-        part->job->wait(queue(io, true));
+    if (Part* part = part_with(first)) {
+        part->wait(queue(io, true));
         return nullptr;
     }
     return start_exception(io, first);

@@ -70,7 +70,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     bool covers(Extent extent, Chunk& first, Chunks& count) const noexcept;
     // A chunk's sectors, clipped at the origin's end (to whole blocks of the store's device).
     Extent origin_extent(Chunk first, Chunks count) const noexcept;
-    const Part* part_with(Chunk chunk) const noexcept;
+    Part* part_with(Chunk chunk) const noexcept;
     // The first chunk after `chunk` that is in copy, or `end`.
     Chunk next_in_copy(Chunk chunk, Chunk end) const noexcept;
     void add_part(Part& part);
