@@ -99,6 +99,37 @@ TEST(ExceptionTable, EqualsAModelUnderRandomInserts) {
     }
 }
 
+// The search begins where the chunk would be if all were evenly spread.
+TEST(ExceptionTable, FindsChunksHoweverUnevenlyTheyAreSpread) {
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+        Prng random{seed};
+        ExceptionTable table;
+        std::map<std::uint64_t, std::uint64_t> model;
+        std::uint64_t next_new = 2;
+        while (model.size() < 5'000) {
+            // Up to 40 bits, as many of each length; and dense places far from each other.
+            const std::uint64_t around = std::uint64_t{1} << random.below(40);
+            const std::uint64_t chunk = random.chance(1, 2) ? random.below(around) : around - 1 + random.below(100);
+            if (chunk > ExceptionTable::kChunkMax || model.contains(chunk)) continue;
+            table.insert({{chunk}, {next_new}, {1}});
+            model[chunk] = next_new;
+            next_new += 2;
+        }
+        expect_equal(table, model);
+        for (const auto& [chunk, place] : model) {
+            const auto run = table.find({chunk});
+            ASSERT_TRUE(run);
+            ASSERT_EQ(run->new_first.v, place);
+            const auto after = model.upper_bound(chunk);
+            const auto next = table.next_mapped({chunk + 1});
+            ASSERT_EQ(next.has_value(), after != model.end());
+            if (next) {
+                ASSERT_EQ(next->v, after->first);
+            }
+        }
+    }
+}
+
 TEST(ExceptionTable, CostsAtMostSixteenBytesForEachOfAMillionRandomSingleChunks) {
     ExceptionTable table;
     Prng random{7};

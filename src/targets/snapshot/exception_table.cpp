@@ -4,6 +4,41 @@
 #include <cstring>
 
 namespace udm::snapshot {
+namespace {
+
+// The last of `count` ascending keys that is not above `key`. The first one is `low` (<= key), and all are below `end` (> key).
+//
+// Begins where the key would be if they were evenly spread, and looks around from there in growing steps. A table that is
+// asked at random is not in the caches, and what halving it costs is a line of memory for each step: measured beside
+// copies of 4 KiB, 0.3 to 0.6 us a search, about what the copy costs. This takes one or two lines.
+template <class KeyOf>
+std::size_t last_not_above(std::size_t count, std::uint64_t low, std::uint64_t end, std::uint64_t key, const KeyOf& key_of) noexcept {
+    // Of 40 bits and 24: fits. Keys that are together in one leaf, or one page, are never more.
+    std::size_t at = std::min<std::size_t>(count - 1, (key - low) * count / (end - low));
+    std::size_t step = 1;
+    std::size_t above;
+    if (key_of(at) <= key) {
+        while (at + step < count && key_of(at + step) <= key) {
+            at += step;
+            step *= 2;
+        }
+        above = std::min(at + step, count);
+    } else {
+        above = at;
+        while (above > step && key_of(above - step) > key) {
+            above -= step;
+            step *= 2;
+        }
+        at = above > step ? above - step : 0;
+    }
+    while (above - at > 1) {
+        const std::size_t middle = at + (above - at) / 2;
+        (key_of(middle) <= key ? at : above) = middle;
+    }
+    return at;
+}
+
+}  // namespace
 
 // Invariant: pages and leaves are never empty, but for the first leaf of an empty table; first_key of a leaf
 // is the first chunk of its first entry; entries do not overlap.
@@ -38,20 +73,30 @@ std::uint64_t ExceptionTable::bytes() const noexcept {
 }
 
 ExceptionTable::Place ExceptionTable::last_at_or_below(std::uint64_t chunk) const noexcept {
-    const auto page_after = std::upper_bound(
-        pages_.begin(), pages_.end(), chunk,
-        [](std::uint64_t c, const std::unique_ptr<Page>& p) { return c < p->leaves[0].first_key; });
-    const std::size_t page = page_after == pages_.begin() ? 0 : static_cast<std::size_t>(page_after - pages_.begin()) - 1;
+    const auto page_key = [this](std::size_t p) { return pages_[p]->leaves[0].first_key; };
+    std::size_t page = pages_.size() - 1;
+    if (chunk < page_key(page)) page = chunk < page_key(0) ? 0 : last_not_above(page, page_key(0), page_key(page), chunk, page_key);
+
     const Page& p = *pages_[page];
-    const LeafRef* leaf_after = std::upper_bound(
-        p.leaves.data(), p.leaves.data() + p.count, chunk,
-        [](std::uint64_t c, const LeafRef& l) { return c < l.first_key; });
-    const auto leaf = leaf_after == p.leaves.data() ? 0u : static_cast<unsigned>(leaf_after - p.leaves.data()) - 1;
+    const auto leaf_key = [&p](std::size_t l) { return p.leaves[l].first_key; };
+    std::size_t leaf = p.count - 1;
+    if (chunk < leaf_key(leaf)) leaf = chunk < leaf_key(0) ? 0 : last_not_above(leaf, leaf_key(0), leaf_key(leaf), chunk, leaf_key);
+
     const LeafRef& l = p.leaves[leaf];
+    if (l.count == 0 || chunk < l.first_key) return {page, static_cast<unsigned>(leaf), kBefore};
     const Entry* entries = l.leaf->entries.data();
-    const Entry* entry_after = std::upper_bound(entries, entries + l.count, chunk,
-                                                [](std::uint64_t c, const Entry& e) { return c < e.old_first(); });
-    return {page, leaf, entry_after == entries ? kBefore : static_cast<unsigned>(entry_after - entries) - 1};
+    const auto entry_key = [entries](std::size_t e) { return entries[e].old_first(); };
+    // Where the next leaf begins is known without a look into this one.
+    std::uint64_t end;
+    if (leaf + 1 < p.count) {
+        end = leaf_key(leaf + 1);
+    } else if (page + 1 < pages_.size()) {
+        end = page_key(page + 1);
+    } else {
+        end = entry_key(l.count - 1);
+        if (end <= chunk) return {page, static_cast<unsigned>(leaf), l.count - 1};
+    }
+    return {page, static_cast<unsigned>(leaf), static_cast<unsigned>(last_not_above(l.count, l.first_key, end, chunk, entry_key))};
 }
 
 std::optional<ExceptionTable::Place> ExceptionTable::after(Place place) const noexcept {
