@@ -14,7 +14,7 @@ void WriteGather::add(Write& write) noexcept {
 }
 
 void WriteGather::run() noexcept {
-    const Sectors most = disk_.limits().max_transfer;
+    const Sectors most = disk_->limits().max_transfer;
     const std::uint64_t bytes_max = most ? std::min(kBytesMax, to_bytes(most)) : kBytesMax;
     while (!waiting_.empty()) {
         Batch& batch = batches_.take();
@@ -39,7 +39,7 @@ void WriteGather::run() noexcept {
         io.extent = extent;
         io.buffers = pieces != 0 ? Buffers{batch.pieces.data(), pieces} : batch.writes.front().buffers;
         io.push(*this, reinterpret_cast<std::uintptr_t>(&batch));
-        disk_.submit(io);
+        disk_->submit(io);
     }
 }
 

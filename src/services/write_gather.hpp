@@ -28,9 +28,14 @@ class WriteGather final : Task, Layer {
         ~Write() = default;
     };
 
-    WriteGather(Reactor& reactor, Disk& disk) noexcept : reactor_{reactor}, disk_{disk} {}
+    WriteGather(Reactor& reactor, Disk& disk) noexcept : reactor_{reactor}, disk_{&disk} {}
     ~WriteGather();
     void add(Write& write) noexcept;
+    // Nothing may be waiting or under way.
+    void move_to(Disk& disk) noexcept {
+        ASSERT(waiting_.empty() && batches_.out() == 0);
+        disk_ = &disk;
+    }
 
   private:
     struct Batch {    // one request under way
@@ -41,7 +46,7 @@ class WriteGather final : Task, Layer {
     void on_complete(Io& io, Frame& frame) noexcept override;
 
     Reactor& reactor_;
-    Disk& disk_;
+    Disk* disk_;
     List<Write> waiting_;
     Pool<Batch> batches_{16};
 };

@@ -87,6 +87,10 @@ void OriginGroup::look_at(Snapshot& snapshot, OriginWrite& write) noexcept {
     Chunk at;
     Chunks count;
     if (!snapshot.covers(write.io->extent, at, count)) return;
+    if (snapshot.held()) {
+        snapshot.wait_for_release(wait_of(write));
+        return;
+    }
     const Chunk end = at + count;
     while (at < end) {
         if (Part* part = snapshot.part_with(at)) {
@@ -232,7 +236,7 @@ void Origins::retire(std::unique_ptr<Snapshot> snapshot, bool claimed) noexcept 
     env_.reactor.jobs().spawn(finish(retired_.back().get(), claimed));
 }
 
-Job<bool> Origins::claim_cow(DiskId cow) {
+Job<StoreTarget*> Origins::claim_cow(DiskId cow, StoreTarget* target) {
     const auto leaving = [&] {
         return std::any_of(retired_.begin(), retired_.end(), [&](const auto& s) { return s->cow().id() == cow; });
     };
@@ -240,7 +244,8 @@ Job<bool> Origins::claim_cow(DiskId cow) {
         auto wait = finished_.wait();
         co_await wait;
     }
-    co_return cows_.insert(cow).second;
+    const auto [place, free] = cows_.try_emplace(cow, target);
+    co_return free ? nullptr : place->second;
 }
 
 Job<void> Origins::finish(Snapshot* snapshot, bool claimed) {

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <map>
-#include <set>
 #include <memory>
 #include <vector>
 
@@ -19,6 +18,7 @@
 namespace udm::snapshot {
 
 class Origins;
+class StoreTarget;
 
 class OriginGroup {
   public:
@@ -104,8 +104,9 @@ class Origins {
     OriginGroup& join(const DiskId& origin);
     void leave(const DiskId& origin) noexcept;
 
-    // False when the COW device is another snapshot's. One that is on its way out is waited for.
-    Job<bool> claim_cow(DiskId cow);
+    // Null: the COW device is the target's now. Else whose it is. A snapshot that is on its way out is waited for.
+    Job<StoreTarget*> claim_cow(DiskId cow, StoreTarget* target);
+    void hand_cow(const DiskId& cow, StoreTarget* to) noexcept { cows_[cow] = to; }
 
     // Takes over a snapshot whose target goes away, and drops it when nothing is under way for it any more.
     void retire(std::unique_ptr<Snapshot> snapshot, bool claimed) noexcept;
@@ -116,7 +117,7 @@ class Origins {
 
     Env& env_;
     std::map<DiskId, std::unique_ptr<OriginGroup>> groups_;
-    std::set<DiskId> cows_;
+    std::map<DiskId, StoreTarget*> cows_;    // of snapshots that have no target any more, too
     std::vector<std::unique_ptr<Snapshot>> retired_;
     Signal finished_;
 };

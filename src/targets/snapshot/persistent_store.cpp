@@ -31,13 +31,13 @@ constexpr std::uint64_t kZeroPiece = 512 * 1024;    // decision 19
 }  // namespace
 
 PersistentStore::PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors lowest_chunk, std::string cow_name)
-    : env_{env}, cow_{cow}, geometry_{chunk}, lowest_chunk_{lowest_chunk}, cow_name_{std::move(cow_name)},
+    : env_{env}, cow_{&cow}, geometry_{chunk}, lowest_chunk_{lowest_chunk}, cow_name_{std::move(cow_name)},
       work_{env.reactor}, stopped_{env.reactor} {
     tail_.reserve(512);
 }
 
 std::size_t PersistentStore::at_most(std::size_t bytes) const noexcept {
-    const Sectors most = cow_.limits().max_transfer;
+    const Sectors most = cow_->limits().max_transfer;
     return most ? std::min(bytes, static_cast<std::size_t>(std::bit_floor(to_bytes(most)))) : bytes;
 }
 
@@ -47,12 +47,12 @@ std::string PersistentStore::where(const char* what) const { return fmt::format(
 
 Job<Result<bool>> PersistentStore::load(ExceptionTable* table) {
     // The header is 16 bytes at the start, whatever the chunk size: one block is enough to know it.
-    const std::size_t block = std::max<std::size_t>(cow_.limits().logical_block, 4096);
-    if (to_bytes(cow_.limits().size) < 2 * geometry_.chunk().bytes() || to_bytes(cow_.limits().size) < block) {
+    const std::size_t block = std::max<std::size_t>(cow_->limits().logical_block, 4096);
+    if (to_bytes(cow_->limits().size) < 2 * geometry_.chunk().bytes() || to_bytes(cow_->limits().size) < block) {
         co_return fail(Errc::bad_argument, where("too small for a header and an area"));
     }
     PooledBuffer buffer{env_.reactor.buffers(), block};
-    IoWait read{env_.reactor, cow_, Op::read, {{0}, whole_sectors(block)}, buffer.data()};
+    IoWait read{env_.reactor, *cow_, Op::read, {{0}, whole_sectors(block)}, buffer.data()};
     if (const IoStatus status = co_await read; status != IoStatus::ok) {
         co_return fail(Errc::io, where(fmt::format("cannot read the header: {}", to_string(status)).c_str()));
     }
@@ -136,7 +136,7 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
         const std::uint64_t area = index / per_area;
         if (geometry_.area(area).v >= room().v) break;    // the last area is full: nothing can follow (N21)
         const Sector at = geometry_.chunk().start(geometry_.area(area)) + whole_sectors(index % per_area * sizeof(DiskException));
-        IoWait read{env_.reactor, cow_, Op::read, {at, whole_sectors(piece)}, buffer.data()};
+        IoWait read{env_.reactor, *cow_, Op::read, {at, whole_sectors(piece)}, buffer.data()};
         if (const IoStatus status = co_await read; status != IoStatus::ok) {
             co_return fail(Errc::io, where(fmt::format("cannot read area {}: {}", area, to_string(status)).c_str()));
         }
@@ -203,15 +203,15 @@ Chunk PersistentStore::next_area(Chunk chunk) const noexcept {
 // --- writing --------------------------------------------------------------------------------------------------------
 
 Job<IoStatus> PersistentStore::flush() {
-    if (!cow_.limits().volatile_cache) co_return IoStatus::ok;
-    IoWait wait{env_.reactor, cow_, Op::flush, {}};
+    if (!cow_->limits().volatile_cache) co_return IoStatus::ok;
+    IoWait wait{env_.reactor, *cow_, Op::flush, {}};
     co_return co_await wait;
 }
 
 Job<IoStatus> PersistentStore::write_zeroes(Extent extent) {
     if (!extent.length) co_return IoStatus::ok;
     {
-        IoWait wait{env_.reactor, cow_, Op::write_zeroes, extent};
+        IoWait wait{env_.reactor, *cow_, Op::write_zeroes, extent};
         const IoStatus status = co_await wait;
         if (status != IoStatus::unsupported) co_return status;
     }
@@ -219,7 +219,7 @@ Job<IoStatus> PersistentStore::write_zeroes(Extent extent) {
     std::memset(buffer.data(), 0, buffer.size());
     while (extent.length) {
         const Sectors n = std::min(extent.length, whole_sectors(buffer.size()));
-        IoWait wait{env_.reactor, cow_, Op::write, {extent.first, n}, buffer.data()};
+        IoWait wait{env_.reactor, *cow_, Op::write, {extent.first, n}, buffer.data()};
         if (const IoStatus status = co_await wait; status != IoStatus::ok) co_return status;
         extent = {extent.first + n, extent.length - n};
     }
@@ -235,7 +235,7 @@ Job<IoStatus> PersistentStore::write_header(bool valid) {
     header.version = kVersion;
     header.chunk_size = static_cast<std::uint32_t>(geometry_.chunk().sectors().v);
     std::memcpy(buffer.data(), &header, sizeof header);
-    IoWait wait{env_.reactor, cow_, Op::write, {{0}, whole_sectors(buffer.size())}, buffer.data()};
+    IoWait wait{env_.reactor, *cow_, Op::write, {{0}, whole_sectors(buffer.size())}, buffer.data()};
     if (const IoStatus status = co_await wait; status != IoStatus::ok) co_return status;
     if (!valid && !env_.chaos.keeps("snapshot.flush_invalidation")) co_return IoStatus::ok;
     auto flushing = flush();
@@ -256,7 +256,7 @@ Job<IoStatus> PersistentStore::write_entries(std::uint64_t first, std::uint64_t 
         const std::uint64_t filled = std::min(n, end > from ? end - from : 0);
         std::memcpy(buffer.data(), tail_.data() + (from - tail_first_), filled * sizeof(DiskException));
         std::memset(buffer.data() + filled * sizeof(DiskException), 0, (n - filled) * sizeof(DiskException));
-        IoWait wait{env_.reactor, cow_, Op::write, {geometry_.piece(from).first, whole_sectors(n * sizeof(DiskException))}, buffer.data()};
+        IoWait wait{env_.reactor, *cow_, Op::write, {geometry_.piece(from).first, whole_sectors(n * sizeof(DiskException))}, buffer.data()};
         if (const IoStatus status = co_await wait; status != IoStatus::ok) co_return status;
         from += n;
     }
@@ -361,6 +361,7 @@ void PersistentStore::release(List<Waiter>& list, std::uint64_t upto, IoStatus s
 
 void PersistentStore::start(Failure& failure) noexcept {
     failure_ = &failure;
+    stopping_ = false;
     env_.reactor.jobs().spawn(commit_loop());
 }
 
@@ -380,7 +381,7 @@ Store::Allocation PersistentStore::allocate(Chunks wanted) noexcept {
     std::uint64_t chunks = room().v;
     std::uint64_t places = geometry_.capacity(chunks);
     if (next_free_.v + wanted.v > chunks || reserved_ + wanted.v > places) {
-        cow_.refresh();    // it may have grown
+        cow_->refresh();    // it may have grown
         chunks = room().v;
         places = geometry_.capacity(chunks);
     }
@@ -471,7 +472,7 @@ void PersistentStore::sync(Waiter& waiter) noexcept {
 Store::Usage PersistentStore::usage() const noexcept {
     const ChunkSize chunk = geometry_.chunk();
     const std::uint64_t area = published_ / geometry_.exceptions_per_area();
-    const Sectors total = cow_.limits().size;
+    const Sectors total = cow_->limits().size;
     // The next free chunk may be the first that the device doesn't have.
     return {std::min(Sectors{next_free_.v * chunk.sectors().v}, total), total, {(area + 2) * chunk.sectors().v}};
 }

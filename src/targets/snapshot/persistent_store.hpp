@@ -30,6 +30,7 @@ class PersistentStore final : public Store {
     ChunkSize chunk_size() const noexcept override { return geometry_.chunk(); }
     void start(Failure& failure) noexcept override;
     Job<void> stop() override;
+    void move_to(Disk& cow) noexcept override { cow_ = &cow; }
     Allocation allocate(Chunks wanted) noexcept override;
     Chunks left() const noexcept override;
     void give_back(const Allocation& unused) noexcept override;
@@ -66,13 +67,13 @@ class PersistentStore final : public Store {
     }
     // The length of a transfer, a power of two, that the device takes; a piece of metadata at least is asked of it.
     std::size_t at_most(std::size_t bytes) const noexcept;
-    Chunks room() const noexcept { return geometry_.chunk().whole(cow_.limits().size); }
+    Chunks room() const noexcept { return geometry_.chunk().whole(cow_->limits().size); }
     bool wants_commit() const noexcept;
     void release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept;
     std::string where(const char* what) const;
 
     Env& env_;
-    Disk& cow_;
+    Disk* cow_;
     Geometry geometry_;
     Sectors lowest_chunk_;
     std::string cow_name_;

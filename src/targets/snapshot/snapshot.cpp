@@ -31,15 +31,7 @@ Job<Result<void>> Snapshot::load() {
     auto loading = store_->load(&table_);
     auto valid = co_await loading;
     if (!valid) co_return fail(valid);
-    if (config_.extent.first.v % store_->chunk_size().sectors().v != 0) {
-        co_return fail(Errc::bad_argument, fmt::format("the target starts at sector {}, which is no multiple of the chunk size {}",
-                                                       config_.extent.first.v, store_->chunk_size().sectors().v));
-    }
-    if (const Chunk last = store_->chunk_size().of(config_.extent.end() - Sectors{1}); last.v > ExceptionTable::kChunkMax) {
-        co_return fail(Errc::too_large, fmt::format("{} sectors are more than {} chunks of {} sectors, which is all that can be counted",
-                                                    config_.extent.length.v, ExceptionTable::kChunkMax + 1,
-                                                    store_->chunk_size().sectors().v));
-    }
+    if (auto good = fits_extent(config_.extent); !good) co_return fail(good);
     const bool lost = lost_stores_ && config_.persistent && lost_stores_->is_lost(config_.cow->id());
     if (lost && *valid) {
         // The store could not be told so when it was lost; now it can.
@@ -53,6 +45,39 @@ Job<Result<void>> Snapshot::load() {
         why_invalid_ = lost ? "it was lost before" : "the store says so";
     }
     co_return Result<void>{};
+}
+
+Result<void> Snapshot::fits_extent(Extent extent) const {
+    const std::uint64_t sectors = chunk().sectors().v;
+    if (extent.first.v % sectors != 0) {
+        return fail(Errc::bad_argument, fmt::format("the target starts at sector {}, which is no multiple of the chunk size {}",
+                                                    extent.first.v, sectors));
+    }
+    if (const Chunk last = chunk().of(extent.end() - Sectors{1}); last.v > ExceptionTable::kChunkMax) {
+        return fail(Errc::too_large, fmt::format("{} sectors are more than {} chunks of {} sectors, which is all that can be counted",
+                                                 extent.length.v, ExceptionTable::kChunkMax + 1, sectors));
+    }
+    return {};
+}
+
+Snapshot::Config Snapshot::adopt(Config next) noexcept {
+    ASSERT(idle() && held_);
+    next.persistent = config_.persistent;    // that is the store's
+    std::swap(config_, next);
+    Disk& cow = config_.cow->disk();
+    cow.refresh();    // growing it is what a reload is often for
+    block_ = whole_sectors(std::max(config_.origin->disk().limits().logical_block, cow.limits().logical_block));
+    store_->move_to(cow);
+    gather_.move_to(cow);
+    return next;
+}
+
+void Snapshot::release() noexcept {
+    if (!held_) return;
+    held_ = false;
+    List<Waiter> waiters;
+    waiters.take_all(release_waiters_);
+    while (Waiter* waiter = waiters.pop_front_or_null()) waiter->woken(IoStatus::ok);
 }
 
 void Snapshot::start() noexcept { store_->start(*this); }
@@ -397,11 +422,11 @@ std::string Snapshot::status() const {
     return fmt::format("{}/{} {}", usage.allocated.v, usage.total.v, usage.metadata.v);
 }
 
-std::string Snapshot::table_words() const {
-    std::string words = fmt::format("{} {} {} {}", device_words(*config_.origin), device_words(*config_.cow),
-                                    !config_.persistent ? "N" : config_.overflow_supported ? "PO" : "P", chunk().sectors().v);
-    if (config_.discard_zeroes_cow) {
-        words += config_.discard_passdown ? " 2 discard_zeroes_cow discard_passdown_origin" : " 1 discard_zeroes_cow";
+std::string Snapshot::words_of(const Config& config, Sectors chunk) {
+    std::string words = fmt::format("{} {} {} {}", device_words(*config.origin), device_words(*config.cow),
+                                    !config.persistent ? "N" : config.overflow_supported ? "PO" : "P", chunk.v);
+    if (config.discard_zeroes_cow) {
+        words += config.discard_passdown ? " 2 discard_zeroes_cow discard_passdown_origin" : " 1 discard_zeroes_cow";
     }
     return words;
 }

@@ -53,6 +53,17 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     // Everything written so far is durable. The status is the store's.
     Job<IoStatus> commit();
 
+    // --- from one target to another (store_target.hpp) --------------------------------------------------------------
+    // Until release(), writes to the origin that the snapshot has a say in wait before they start anything for it.
+    void hold() noexcept { held_ = true; }
+    void release() noexcept;
+    bool held() const noexcept { return held_; }
+    void wait_for_release(Waiter& waiter) noexcept { release_waiters_.push_back(waiter); }
+    // After finish(): goes on with the devices and words of another table. Returns what it had.
+    Config adopt(Config next) noexcept;
+    // Whether a target may lie there, by the store's chunk size.
+    Result<void> fits_extent(Extent extent) const;
+
     // --- requests to the snapshot -----------------------------------------------------------------------------------
     Sectors fits(const Io& io) const noexcept;
     // Where the request goes (remapped), or null: taken.
@@ -89,7 +100,9 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     bool active = false;    // in the group's list: writes to the origin make exceptions
 
     std::string status() const;
-    std::string table_words() const;
+    std::string table_words() const { return words_of(config_, chunk().sectors()); }
+    static std::string words_of(const Config& config, Sectors chunk);
+
   private:
     bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_; }
     enum class Wait : std::uint64_t { tracked_read, fua };
@@ -149,6 +162,8 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     bool marking_ = false;
     std::string why_invalid_;
     List<Waiter> invalid_waiters_;
+    bool held_ = false;
+    List<Waiter> release_waiters_;
     Signal idle_signal_;
     Signal recorded_signal_;
     bool recorded_ = false;

@@ -8,71 +8,23 @@ namespace udm::snapshot {
 
 // --- snapshot -------------------------------------------------------------------------------------------------------
 
-SnapshotTarget::~SnapshotTarget() {
-    if (snapshot_) origins_.retire(std::move(snapshot_), claimed_);
+Mapped SnapshotTarget::map(Io& io) noexcept {
+    if (!snapshot()) [[unlikely]] {    // its store has gone to another table
+        env().reactor.complete_later(io, IoStatus::io_error);
+        return Mapped::taken();
+    }
+    Disk* disk = snapshot()->route(io);
+    return disk ? Mapped::to(*disk) : Mapped::taken();
 }
 
-// A part of the constructor's checks: limits of mapped devices change on their home reactor.
-Result<void> SnapshotTarget::check_chunk() const {
-    for (OpenDevice* device : {config_.origin.get(), config_.cow.get()}) {
-        const std::uint32_t block = device->disk().limits().logical_block;
-        if (to_bytes(config_.chunk) % block != 0) {
-            return fail(Errc::bad_argument,
-                        fmt::format("Couldn't create exception store: chunk size {} is no multiple of the logical block of {}, {} bytes",
-                                    config_.chunk.v, device->words(), block));
-        }
-    }
-    return {};
-}
-
-Job<Result<void>> SnapshotTarget::load() {
-    if (auto good = check_chunk(); !good) co_return fail(good);
-    const std::string cow = config_.cow->words();
-    OriginGroup& group = origins_.join(config_.origin->id());
-    const DiskId cow_id = config_.cow->id();
-    snapshot_ = std::make_unique<Snapshot>(env_, group, std::move(config_), lost_stores_);
-    snapshot_->set_layer(this);
-    snapshot_->set_events(&events_);
-    auto claiming = origins_.claim_cow(cow_id);
-    claimed_ = co_await claiming;
-    if (!claimed_) {
-        co_return fail(Errc::bad_argument, fmt::format("Snapshot cow pairing for exception table handover failed: {} is the store of "
-                                                       "another snapshot", cow));
-    }
-    auto loading = snapshot_->load();
-    auto loaded = co_await loading;
-    if (!loaded) co_return fail(loaded.error().code == Errc::no_memory ? Errc::no_memory : Errc::bad_argument,
-                                "Failed to read snapshot metadata: " + loaded.error().message);
+Job<Result<void>> SnapshotTarget::begin() {
+    auto activating = group().activate(snapshot());
+    co_await activating;
     co_return Result<void>{};
 }
 
-Job<Result<void>> SnapshotTarget::preresume() {
-    if (!started_) {
-        started_ = true;
-        snapshot_->start();
-        auto activating = snapshot_->group().activate(snapshot_.get());
-        co_await activating;
-    }
-    co_return Result<void>{};
-}
-
-Job<void> SnapshotTarget::postsuspend(SuspendFlags flags) {
-    if (!started_) co_return;
-    uncommitted_ = flags.noflush;    // the store's device may hang: that is what noflush is for
-    if (uncommitted_) co_return;
-    auto committing = snapshot_->commit();
-    static_cast<void>(co_await committing);    // a failure has made the snapshot invalid and raised its event
-}
-
-Job<void> SnapshotTarget::close() {
-    if (!snapshot_) co_return;
-    if (snapshot_->active) snapshot_->group().deactivate(*snapshot_);
-    if (uncommitted_) {
-        auto committing = snapshot_->commit();
-        static_cast<void>(co_await committing);
-    }
-    auto finishing = snapshot_->finish();
-    co_await finishing;
+void SnapshotTarget::end() noexcept {
+    if (snapshot()->active) group().deactivate(*snapshot());
 }
 
 // "discard_zeroes_cow" is a promise: a store's device that cannot be told to zero cannot keep it.
@@ -86,15 +38,9 @@ TargetTraits SnapshotTarget::traits() const {
     return traits;
 }
 
-std::vector<TargetDevice> SnapshotTarget::devices() const {
-    const Snapshot::Config& c = config();
-    const Sectors store = snapshot_ ? c.cow->disk().limits().size : Sectors{};    // not before load()
-    return {{c.origin.get(), c.extent.first, c.extent.length}, {c.cow.get(), {0}, store}};
-}
-
 void SnapshotTarget::adjust_limits(Limits& limits) const {
     limits.discard = takes_discards();
-    if (limits.discard) limits.discard_granularity = static_cast<std::uint32_t>(snapshot_->chunk().bytes());
+    if (limits.discard) limits.discard_granularity = static_cast<std::uint32_t>(expected()->chunk().bytes());
     limits.fast_zeroes = false;    // the first write to a chunk of zeroes is written
 }
 

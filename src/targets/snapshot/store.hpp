@@ -48,10 +48,12 @@ class Store {
     virtual Job<Result<bool>> load(ExceptionTable* table) = 0;
     // After load(): the chunk size in force (a persistent store's own).
     virtual ChunkSize chunk_size() const noexcept = 0;
-    // Starts what commits; `failure` is told once.
+    // Starts what commits, also again after stop(); `failure` is told once.
     virtual void start(Failure& failure) noexcept = 0;
     // Nothing may be under way. Completes when nothing runs any more.
     virtual Job<void> stop() = 0;
+    // Stopped: goes on, when started again, with the same store through another table's device.
+    virtual void move_to(Disk& cow) noexcept = 0;
 
     // At most `wanted` consecutive chunks of the COW device.
     virtual Allocation allocate(Chunks wanted) noexcept = 0;

@@ -10,7 +10,7 @@ void TransientStore::sync(Waiter& waiter) noexcept {
 Job<void> TransientStore::flush() {
     List<Waiter> mine;
     mine.take_all(syncs_);
-    IoWait wait{reactor_, cow_, Op::flush, {}};
+    IoWait wait{reactor_, *cow_, Op::flush, {}};
     const IoStatus status = co_await wait;
     while (Waiter* waiter = mine.pop_front_or_null()) waiter->woken(status);
 }
