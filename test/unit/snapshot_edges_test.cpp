@@ -312,6 +312,32 @@ TEST_F(Edges, WritesThatFailForTheOriginsSakeDoNotFillTheStore) {
     }
 }
 
+TEST_F(Edges, WhatWasToBeDurableFailsWhenTheSnapshotTurnsInvalidMeanwhile) {
+    for (const char* kind : {"P", "N"}) {
+        if (devices.empty()) origin();
+        snapshot("", kind, 8);
+        EXPECT_EQ(write("s", 0, 8, 5), IoStatus::ok);
+        disks["cow"]->stall();
+        Request in_place{reactor, (*this)["s"], Op::write, {{0}, {8}}, 6, {.fua = true}};    // the exception is there
+        Request first{reactor, (*this)["s"], Op::write, {{160}, {8}}, 6, {.fua = true}};
+        Request flushing{reactor, (*this)["s"], Op::flush, {}};
+        disks["origin"]->fail_range({{80}, {8}}, op_bit(Op::read));
+        start(Op::write, "o", 80, 8, 7);
+        reactor.run_for(kSecond);
+        EXPECT_EQ(status("s"), "Invalid");
+        disks["cow"]->clear_faults();
+        disks["cow"]->release();
+        reactor.run_until_idle();
+        EXPECT_EQ(in_place.status(), IoStatus::io_error) << kind;
+        EXPECT_EQ(first.status(), IoStatus::io_error) << kind;
+        EXPECT_EQ(flushing.status(), IoStatus::io_error) << kind;
+        EXPECT_EQ(requests.back()->status(), IoStatus::ok);
+        disks["origin"]->clear_faults();
+        remove("s");
+        opener.remove("cow");
+    }
+}
+
 TEST_F(Edges, CopiesKeepToTheLongestTransferOfTheStore) {
     origin();
     SimDisk::Options small;

@@ -336,7 +336,9 @@ void Snapshot::QueuedIo::woken(IoStatus woken_status) noexcept {
     Snapshot& self = *snapshot;
     Io& request = *io;
     const bool again = route_again;
-    const IoStatus result = first_error(status, woken_status);
+    IoStatus result = first_error(status, woken_status);
+    // What was to be durable is lost with the snapshot, wherever it lies now.
+    if (result == IoStatus::ok && !self.valid_) result = IoStatus::io_error;
     self.waits_.give(*this);
     if (again) {
         if (Disk* disk = self.route(request)) disk->submit(request);
@@ -356,8 +358,9 @@ void Snapshot::on_complete(Io& io, Frame& frame) noexcept {
             return;
         case Wait::fua: {
             // The data is durable; the exception that leads to it must be, too.
-            const IoStatus status = io.status;
-            if (status == IoStatus::ok && valid_) {
+            IoStatus status = io.status;
+            if (status == IoStatus::ok && !valid_) status = IoStatus::io_error;    // as a first write
+            if (status == IoStatus::ok) {
                 QueuedIo& queued = queue(io, false);
                 if (store_->when_durable(queued)) return;
                 waits_.give(queued);
