@@ -113,11 +113,7 @@ Job<void> SnapshotRun::boot_slot(Slot* slot) {
 // From the table's load on, up to the moment from which the state has it.
 Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_what_is_left) {
     Machine& machine = world_.machine();
-    if (!(on_what_is_left && slot->half_made && store != Store::transient)) {
-        wipe(*slot);
-        const auto cow = machine.opener().open(slot->cow_name, OpenMode::read);
-        world_.lost_stores().forget((*cow)->id());
-    }
+    if (!(on_what_is_left && slot->half_made && store != Store::transient)) wipe(*slot);
     slot->half_made = store != Store::transient;
     slot->store = store;
     slot->cow_faulted_at_take = faulted(*slot->cow);

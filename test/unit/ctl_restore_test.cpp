@@ -151,6 +151,14 @@ TEST_F(RestartWithSnapshots, ABlankStoreIsNotANewOne) {
     start();
     expect_lost("snap");
     EXPECT_EQ(read("second", 0), 'O');
+    // Made by hand it is one, from here on, and stays one over a restart.
+    devices->remove(named("snap"), false, false);
+    create("again", "0 2048 snapshot " + base + " " + cow + " P 8");
+    EXPECT_EQ(status("again"), "0 2048 snapshot 16/2048 16");
+    EXPECT_TRUE(devices->lost_stores().all().empty());
+    ASSERT_EQ(write("origin", 0, 'L'), IoStatus::ok);
+    restart();
+    EXPECT_EQ(read("again", 0), 'N');
 }
 
 TEST_F(RestartWithSnapshots, ADamagedStoreIsLost) {

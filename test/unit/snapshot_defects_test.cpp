@@ -268,6 +268,30 @@ TEST_F(Defects, N19_AStoreThatCannotBeToldIsRecordedAsLostAndNeverTrustedAgain) 
     EXPECT_TRUE(lost.lost.empty());
 }
 
+TEST_F(Defects, N19_ALostStoreThatWasWipedIsANewOne) {
+    origin();
+    snapshot("", "P", 8);
+    EXPECT_EQ(write("o", 0, 8, 7), IoStatus::ok);
+    disks["cow"]->fail_always(op_bit(Op::write));
+    EXPECT_EQ(write("o", 64, 8, 7), IoStatus::ok);
+    ASSERT_EQ(lost.lost.size(), 1u);
+    remove("s");
+    disks["cow"]->clear_faults();
+    disks["cow"]->fill_now({{0}, {8}}, 0);
+    disks["cow"]->fail_nth(1, op_bit(Op::flush));    // not new before the old exceptions are gone for good
+    EXPECT_NE(error_of(kSize, "snapshot", "origin cow P 8"), "no error");
+    EXPECT_EQ(lost.lost.size(), 1u);
+    disks["cow"]->clear_faults();
+    make("s", kSize, "snapshot", "origin cow P 8");
+    EXPECT_EQ(status("s"), "16/16384 16");
+    EXPECT_TRUE(lost.lost.empty());
+    EXPECT_EQ(write("o", 64, 8, 9), IoStatus::ok);
+    EXPECT_EQ(read("s", 64, 8), all(8, 7));    // as it was when the new snapshot was taken
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow P 8");
+    EXPECT_NE(status("s"), "Invalid");
+}
+
 TEST_F(Defects, N20_ANewStoreHasNoHeaderBeforeItsAreaIsEmpty) {
     SimDisk::Options cached;
     cached.tracks_cuts = true;

@@ -45,7 +45,7 @@ std::string PersistentStore::where(const char* what) const { return fmt::format(
 
 // --- load -----------------------------------------------------------------------------------------------------------
 
-Job<Result<bool>> PersistentStore::load(ExceptionTable* table) {
+Job<Result<Store::Found>> PersistentStore::load(ExceptionTable* table) {
     // The header is 16 bytes at the start, whatever the chunk size: one block is enough to know it.
     const std::size_t block = std::max<std::size_t>(cow_->limits().logical_block, 4096);
     if (to_bytes(cow_->limits().size) < 2 * geometry_.chunk().bytes() || to_bytes(cow_->limits().size) < block) {
@@ -62,7 +62,7 @@ Job<Result<bool>> PersistentStore::load(ExceptionTable* table) {
         auto formatting = format();
         auto formatted = co_await formatting;
         if (!formatted) co_return fail(formatted);
-        co_return true;
+        co_return Found::nothing;
     }
     if (header.magic != kMagic) {
         co_return fail(Errc::not_found, where(fmt::format("no snapshot store: the first bytes are {:#010x}; a new store needs "
@@ -84,11 +84,11 @@ Job<Result<bool>> PersistentStore::load(ExceptionTable* table) {
     }
     geometry_ = Geometry{ChunkSize::of_sectors(sectors)};
     if (room().v < 2) co_return fail(Errc::bad_argument, where("smaller than two of its own chunks"));
-    if (header.valid == 0) co_return false;
+    if (header.valid == 0) co_return Found::invalid;
     auto reading = read_list(table);
     auto list = co_await reading;
     if (!list) co_return fail(list);
-    co_return true;
+    co_return Found::valid;
 }
 
 // The area is empty and durable before there is a header that says so (defect N20).

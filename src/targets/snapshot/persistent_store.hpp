@@ -26,7 +26,7 @@ class PersistentStore final : public Store {
     // `chunk` is the table's wish; a store that exists has its own. `cow_name` is for messages.
     PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors lowest_chunk, std::string cow_name);
 
-    Job<Result<bool>> load(ExceptionTable* table) override;
+    Job<Result<Found>> load(ExceptionTable* table) override;
     ChunkSize chunk_size() const noexcept override { return geometry_.chunk(); }
     void start(Failure& failure) noexcept override;
     Job<void> stop() override;

@@ -29,17 +29,23 @@ Snapshot::~Snapshot() = default;
 
 Job<Result<void>> Snapshot::load() {
     auto loading = store_->load(&table_);
-    auto valid = co_await loading;
-    if (!valid) co_return fail(valid);
+    auto found = co_await loading;
+    if (!found) co_return fail(found);
     if (auto good = fits_extent(config_.extent); !good) co_return fail(good);
-    const bool lost = lost_stores_ && config_.persistent && lost_stores_->is_lost(config_.cow->id());
-    if (lost && *valid) {
+    bool lost = lost_stores_ && config_.persistent && lost_stores_->is_lost(config_.cow->id());
+    if (lost && *found == Store::Found::nothing) {
+        // What must never be trusted again are the exceptions that were here. Somebody has wiped them, durably by now,
+        // and the same device or inode has a store that never missed a write.
+        lost_stores_->forget(config_.cow->id());
+        lost = false;
+    }
+    if (lost && *found == Store::Found::valid) {
         // The store could not be told so when it was lost; now it can.
         auto marking = store_->invalidate();
         const IoStatus marked = co_await marking;
         if (marked == IoStatus::ok) lost_stores_->forget(config_.cow->id());
     }
-    if (lost || !*valid) {
+    if (lost || *found == Store::Found::invalid) {
         valid_ = false;
         marked_invalid_ = true;
         why_invalid_ = lost ? "it was lost before" : "the store says so";

@@ -43,9 +43,10 @@ class Store {
     };
 
     virtual ~Store() = default;
-    // Reads what is there, or makes a new store; fills the table. Says whether the store is valid. On error the
-    // message names what is wrong and where.
-    virtual Job<Result<bool>> load(ExceptionTable* table) = 0;
+    enum class Found : std::uint8_t { valid, invalid, nothing };
+    // Reads what is there, or makes a new store where nothing is (durable then); fills the table. On error the message
+    // names what is wrong and where.
+    virtual Job<Result<Found>> load(ExceptionTable* table) = 0;
     // After load(): the chunk size in force (a persistent store's own).
     virtual ChunkSize chunk_size() const noexcept = 0;
     // Starts what commits, also again after stop(); `failure` is told once.

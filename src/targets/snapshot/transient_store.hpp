@@ -11,7 +11,7 @@ class TransientStore final : public Store {
   public:
     TransientStore(Reactor& reactor, Disk& cow, ChunkSize chunk) noexcept : reactor_{reactor}, cow_{&cow}, chunk_{chunk} {}
 
-    Job<Result<bool>> load(ExceptionTable*) override { co_return true; }
+    Job<Result<Found>> load(ExceptionTable*) override { co_return Found::nothing; }
     ChunkSize chunk_size() const noexcept override { return chunk_; }
     void start(Failure&) noexcept override {}
     Job<void> stop() override { co_return; }
