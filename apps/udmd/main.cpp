@@ -137,6 +137,7 @@ int serve(const Options& options, Background& background) {
 
     devices.restore();
     exports.restore(ctl::kRestorePatience);
+    devices.remove_unused();
     server.serve();
     PidFile pid_file{options.pid_file};
     if (!pid_file.write()) ctl::log_error("", "cannot write {}: {}", options.pid_file, std::strerror(errno));
@@ -150,6 +151,7 @@ int serve(const Options& options, Background& background) {
     wait_for_stop(signals, stop_asked);
     unblock_signals();
     sd_notify(0, "STOPPING=1\nSTATUS=ending exports");
+    exports.begin_stop();
     server.stop();
     exports.stop();
     sd_notify(0, "STATUS=suspending devices");

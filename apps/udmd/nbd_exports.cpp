@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <condition_variable>
+#include <utility>
 
 #include "ctl/call_on.hpp"
 #include "ctl/export_uri.hpp"
@@ -54,10 +55,9 @@ class NbdExports::Listening {
     Result<void> add(nbd::Export what) {
         return ctl::run_on(reactor_, [&] { return server_->add(std::move(what)); });
     }
-    void remove(const std::string& name) {
-        WaitDone removed;
-        const bool there = ctl::run_on(reactor_, [&] { return server_->remove(name, removed); });
-        if (there) removed.wait();
+    // False: there is no such export; `removed` is not told.
+    bool remove(const std::string& name, nbd::Done& removed) {
+        return ctl::run_on(reactor_, [&] { return server_->remove(name, removed); });
     }
     std::size_t connections(const std::string& name) const {
         return ctl::run_on(reactor_, [&] { return std::size_t{server_->connections(name)}; });
@@ -76,8 +76,12 @@ class NbdExports::ServedExport final : public ctl::Served {
     ServedExport(NbdExports& exports, ListeningPtr listening, std::string name)
         : exports_{exports}, listening_{std::move(listening)}, name_{std::move(name)} {}
     ~ServedExport() override {
-        listening_->remove(name_);
+        begin_end();
+        if (ending_) removed_.wait();
         exports_.leave(listening_);
+    }
+    void begin_end() override {
+        if (!std::exchange(begun_, true)) ending_ = listening_->remove(name_, removed_);
     }
     std::string uri() const override { return ctl::to_text({listening_->address(), name_}); }
     std::size_t connections() const override { return listening_->connections(name_); }
@@ -86,6 +90,9 @@ class NbdExports::ServedExport final : public ctl::Served {
     NbdExports& exports_;
     ListeningPtr listening_;
     const std::string name_;
+    bool begun_ = false;
+    bool ending_ = false;
+    WaitDone removed_;
 };
 
 NbdExports::NbdExports(EngineHost& host) : host_{host} {

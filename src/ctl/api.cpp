@@ -118,7 +118,7 @@ void Api::add_device_methods() {
         const DeviceKey key = p.device();
         p.end();
         const RecordPtr record = devices_.resume(key);
-        exports_.restore();  // those that waited for it
+        exports_.serve_waiting();  // those that waited for it
         return info(*record);
     });
     add("device.info", [this](Params& p) {

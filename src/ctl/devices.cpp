@@ -28,6 +28,7 @@ void Devices::check_there(const Record& record) const {
 RecordPtr Devices::create(const Creation& creation) {
     const RecordPtr record = make(creation.name, creation.uuid, creation.minor);
     const std::lock_guard operation{record->operation};
+    check_there(*record);  // others see it already, and may have removed it
     try {
         if (creation.table) load_step(record, *creation.table, creation.read_only);
         commit({change_of(*record, true)});
@@ -54,11 +55,18 @@ RecordPtr Devices::create(const Creation& creation) {
 void Devices::remove_locked(const RecordPtr& record) {
     registry_.begin_removal(*record);
     try {
-        commit({removal_of(*record)});
+        std::vector<State::Change> changes = {removal_of(*record)};
+        if (removal_watcher_) {
+            const auto more = removal_watcher_->changes_at_removal(*record);
+            changes.insert(changes.end(), more.begin(), more.end());
+        }
+        commit(changes);
     } catch (const Failure&) {
         registry_.undo_removal(*record);
         throw;
     }
+    registry_.free_names(*record);
+    if (removal_watcher_) removal_watcher_->removed(*record);
     std::string table;
     {
         const std::lock_guard lock{registry_.mutex};

@@ -25,6 +25,17 @@
 
 namespace udm::ctl {
 
+// Has something in the state that goes with a device.
+class RemovalWatcher {
+  public:
+    // What must leave the state with the device, in one commit; and when that is done.
+    virtual std::vector<State::Change> changes_at_removal(const Record& record) const = 0;
+    virtual void removed(const Record& record) = 0;
+
+  protected:
+    ~RemovalWatcher() = default;
+};
+
 class Devices {
   public:
     Devices(Host& host, EventHub& hub, State& state);
@@ -61,10 +72,17 @@ class Devices {
     std::unique_ptr<Pending> wait(const DeviceKey& key, std::uint32_t event_number,
                                   std::optional<std::uint64_t> timeout_ms) const;
 
+    // At most one; before there are clients, and after them.
+    void set_removal_watcher(RemovalWatcher* watcher) { removal_watcher_ = watcher; }
+
     // --- life of the daemon
     // ------------------------------------------------------------------------------------- Brings up what
     // the state has (devices_restore.cpp). What cannot come up is held; see warnings().
     void restore();
+    // Then, when exports have opened theirs: removes those whose removal was deferred and that nobody uses now.
+    void remove_unused();
+    // Before stop(): suspended devices that are exported and that no table uses end the requests they hold back.
+    void let_go_held_back();
     // Suspends all devices, those that use others first, and lets them go; the state stays as it is.
     void stop();
     std::vector<std::string> warnings() const;
@@ -144,6 +162,7 @@ class Devices {
     LostStoreList lost_;
     Registry registry_;
     std::mutex making_;  // of Device objects
+    RemovalWatcher* removal_watcher_ = nullptr;
     std::atomic<bool> stopping_ = false;
     std::atomic<bool> any_held_ = false;  // since the start, so that nobody looks for them in vain
     mutable std::mutex warnings_mutex_;

@@ -104,8 +104,10 @@ void Devices::restore() {
     Patience patience{kRestorePatience};
     bring_up(records, &patience);
     for (const RecordPtr& record : records) load_error_table(record);  // of those that turned out to be lost
-    for (const RecordPtr& record : registry_.all())
-        remove_later(record);  // if that was wanted and nobody uses it
+}
+
+void Devices::remove_unused() {
+    for (const RecordPtr& record : registry_.all()) remove_later(record);
 }
 
 // Below first: devices of ours that the words name, and snapshots before the origin they depend on.

@@ -420,6 +420,24 @@ void Devices::destroy_step(Record& record) {
     registry_.end_removal(record);
 }
 
+// What tables stand on is left as it is: a request of theirs that failed here might cost a snapshot its store.
+void Devices::let_go_held_back() {
+    for (const RecordPtr& record : registry_.all()) {
+        const std::lock_guard operation{record->operation};
+        Device* device = nullptr;
+        unsigned home = 0;
+        {
+            const std::lock_guard lock{registry_.mutex};
+            if (!record->suspended || record->exports == 0 || record->table_opens != 0) continue;
+            device = record->device;
+            home = record->home;
+        }
+        if (!device) continue;
+        log_info(name_of(*record), "is suspended: what it holds back ends with its clients' connections");
+        call_on(host_.env(home).reactor, [&] { return device->detach(); });
+    }
+}
+
 void Devices::stop() {
     stopping_ = true;
     for (const RecordPtr& record : registry_.top_down()) {

@@ -68,6 +68,7 @@ void Exports::finish(Entry entry) {
 
 std::string Exports::add(const DeviceKey& key, const Request& request) {
     const RecordPtr record = devices_.registry().find(key);
+    const std::lock_guard changing{changing_};
     Entry entry{record, request, serve(record, request)};
     const std::string uri = entry.served->uri();
     entry.request.uri = uri;
@@ -94,15 +95,14 @@ std::vector<std::string> Exports::remove(const DeviceKey& key, const std::option
     if (uri) wanted = to_text(must(parse_export_uri(*uri), name));
     std::vector<State::Change> changes;
     std::vector<std::string> uris;
+    std::unique_lock changing{changing_};
     {
         const std::lock_guard lock{mutex_};
         for (const auto& [at, entry] : entries_) {
             if (entry.record == record && (!uri || at == wanted)) uris.push_back(at);
         }
-        for (const auto& [at, why] : waiting_) {
-            const auto kept = devices_.state().get(key_of(at));
-            if (kept && kept->value("minor", ~0u) == record->minor && (!uri || at == wanted))
-                uris.push_back(at);
+        for (const auto& [at, waiting] : waiting_) {
+            if (waiting.minor == record->minor && (!uri || at == wanted)) uris.push_back(at);
         }
     }
     if (uris.empty()) {
@@ -113,15 +113,19 @@ std::vector<std::string> Exports::remove(const DeviceKey& key, const std::option
     }
     for (const std::string& at : uris) changes.push_back({key_of(at), std::nullopt});
     devices_.commit(changes);
-    for (const std::string& at : uris) {
-        std::optional<Entry> entry;
-        {
-            const std::lock_guard lock{mutex_};
+    std::vector<Entry> ending;
+    {
+        const std::lock_guard lock{mutex_};
+        for (const std::string& at : uris) {
             waiting_.erase(at);
-            if (auto node = entries_.extract(at)) entry = std::move(node.mapped());
+            if (auto node = entries_.extract(at)) ending.push_back(std::move(node.mapped()));
         }
-        if (!entry) continue;
-        finish(std::move(*entry));
+    }
+    changing.unlock();  // their clients may take their time
+    for (Entry& entry : ending) entry.served->begin_end();
+    for (Entry& entry : ending) {
+        const std::string at = entry.request.uri;
+        finish(std::move(entry));
         publish(*record, "no longer served at " + at);
         log_info(name, "no longer served at {}", at);
     }
@@ -168,40 +172,99 @@ std::unique_ptr<Served> Exports::serve_patiently(const RecordPtr& record, const 
 }
 
 void Exports::restore(std::chrono::milliseconds patience_ms) {
-    Patience patience{patience_ms};
+    const std::lock_guard changing{changing_};
+    std::vector<State::Change> forgotten;
     for (const auto& [key, value] : devices_.state().all(std::string{kPrefix})) {
         const std::string uri = key.substr(kPrefix.size());
-        {
+        DeviceKey device;
+        if (value.is_object()) device.minor = value.value("minor", ~0u);
+        if (device.minor && devices_.registry().try_find(device)) {
             const std::lock_guard lock{mutex_};
-            if (entries_.contains(uri)) continue;
+            waiting_[uri] = {*device.minor, "not served yet"};
+        } else {
+            log_error("", "export {} was of a device that is gone: forgotten", uri);
+            forgotten.push_back({key, std::nullopt});
         }
-        std::string why;
-        try {
-            DeviceKey device;
-            device.minor = value.at("minor").get<std::uint32_t>();
-            const RecordPtr record = devices_.registry().find(device);
-            bool held = false;
-            {
-                const std::lock_guard lock{devices_.registry().mutex};
-                held = record->kept.has_value();
-                if (held) why = fmt::format("{} is held", record->name);
-            }
-            if (!held) {
-                const Request request{uri, value.value("mode", 0600u), value.value("group", std::string{}),
-                                      value.value("read_only", false)};
-                Entry entry{record, request, serve_patiently(record, request, patience)};
-                const std::lock_guard lock{mutex_};
-                entries_[uri] = std::move(entry);
-                waiting_.erase(uri);
-                continue;
-            }
-        } catch (const std::exception& error) {
-            why = error.what();
-        }
-        log_error("", "export {} is not served: {}", uri, why);
-        const std::lock_guard lock{mutex_};
-        waiting_[uri] = why;
     }
+    try {
+        devices_.commit(forgotten);
+    } catch (const Failure& failure) {
+        log_warning("", "{}", failure.what());  // they are forgotten again at the next start
+    }
+    Patience patience{patience_ms};
+    serve_waiting(patience);
+}
+
+void Exports::serve_waiting() {
+    const std::lock_guard changing{changing_};
+    Patience none{{}};
+    serve_waiting(none);
+}
+
+// changing_ is held.
+void Exports::serve_waiting(Patience& patience) {
+    std::map<std::string, Waiting> all;
+    {
+        const std::lock_guard lock{mutex_};
+        all = waiting_;
+    }
+    for (const auto& [uri, waiting] : all) {
+        std::string why = serve_kept(uri, waiting.minor, patience);
+        const std::lock_guard lock{mutex_};
+        const auto at = waiting_.find(uri);
+        if (at == waiting_.end()) continue;  // removed with its device
+        if (why.empty()) {
+            waiting_.erase(at);
+        } else {
+            if (why != at->second.why) log_error("", "export {} is not served: {}", uri, why);
+            at->second.why = std::move(why);
+        }
+    }
+}
+
+std::string Exports::serve_kept(const std::string& uri, std::uint32_t minor, Patience& patience) {
+    try {
+        DeviceKey key;
+        key.minor = minor;
+        const RecordPtr record = devices_.registry().find(key);
+        {
+            const std::lock_guard lock{devices_.registry().mutex};
+            if (record->kept) return fmt::format("{} is held", record->name);
+        }
+        const auto value = devices_.state().get(key_of(uri));
+        if (!value) return "it was removed";
+        const Request request{uri, value->value("mode", 0600u), value->value("group", std::string{}),
+                              value->value("read_only", false)};
+        Entry entry{record, request, serve_patiently(record, request, patience)};
+        const std::lock_guard lock{mutex_};
+        entries_[uri] = std::move(entry);
+        return {};
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+}
+
+// Of a device that goes: those that aren't served, since one that is served keeps it there.
+std::vector<State::Change> Exports::changes_at_removal(const Record& record) const {
+    std::vector<State::Change> changes;
+    const std::lock_guard lock{mutex_};
+    for (const auto& [uri, waiting] : waiting_) {
+        if (waiting.minor == record.minor) changes.push_back({key_of(uri), std::nullopt});
+    }
+    return changes;
+}
+
+void Exports::removed(const Record& record) {
+    const std::lock_guard lock{mutex_};
+    std::erase_if(waiting_, [&](const auto& each) { return each.second.minor == record.minor; });
+}
+
+void Exports::begin_stop() {
+    {
+        const std::lock_guard lock{mutex_};
+        for (auto& [uri, entry] : entries_) entry.served->begin_end();
+    }
+    devices_.let_go_held_back();
 }
 
 void Exports::stop() {
@@ -216,8 +279,8 @@ void Exports::stop() {
 std::vector<std::string> Exports::warnings() const {
     const std::lock_guard lock{mutex_};
     std::vector<std::string> all;
-    for (const auto& [uri, why] : waiting_)
-        all.push_back(fmt::format("export {} is not served: {}", uri, why));
+    for (const auto& [uri, waiting] : waiting_)
+        all.push_back(fmt::format("export {} is not served: {}", uri, waiting.why));
     return all;
 }
 

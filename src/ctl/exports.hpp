@@ -14,9 +14,12 @@
 
 namespace udm::ctl {
 
-class Exports {
+class Exports final : private RemovalWatcher {
   public:
-    Exports(Devices& devices, ExportServer* server) : devices_{devices}, server_{server} {}
+    Exports(Devices& devices, ExportServer* server) : devices_{devices}, server_{server} {
+        devices_.set_removal_watcher(this);
+    }
+    ~Exports() { devices_.set_removal_watcher(nullptr); }
 
     struct Request {
         std::string uri;
@@ -33,10 +36,17 @@ class Exports {
     std::vector<std::string> uris_of(const Record& record) const;
     std::size_t size() const;
 
-    // Opens what the state has, as far as the devices are there; again after a held device came up.
-    // `patience`: how long in all to wait for sockets that are in use.
-    void restore(std::chrono::milliseconds patience = {});
-    // Ends all of them in order; the state stays as it is.
+    // Once: opens what the state has, as far as the devices are there and not held; the others wait. What the state has
+    // of a device that is gone is forgotten: its number will be another's. `patience`: how long in all to wait for
+    // sockets that are in use.
+    void restore(std::chrono::milliseconds patience);
+    // Tries those that wait again: a device may have come up.
+    void serve_waiting();
+    // The end of the daemon; the state stays as it is. First, without waiting: all of them begin to end, and
+    // requests that a suspended device holds back end with their connection, unanswered, so that clients try them again
+    // when the daemon is back. Without that nothing could end them any more.
+    void begin_stop();
+    // Waits until all have ended in order.
     void stop();
     std::vector<std::string> warnings() const;
 
@@ -46,6 +56,15 @@ class Exports {
         Request request;
         std::unique_ptr<Served> served;
     };
+    struct Waiting {
+        std::uint32_t minor;
+        std::string why;
+    };
+    std::vector<State::Change> changes_at_removal(const Record& record) const override;
+    void removed(const Record& record) override;
+    void serve_waiting(Patience& patience);
+    // What keeps it from being served; empty: it is served now.
+    std::string serve_kept(const std::string& uri, std::uint32_t minor, Patience& patience);
     std::unique_ptr<Served> serve(const RecordPtr& record, const Request& request);
     std::unique_ptr<Served> serve_patiently(const RecordPtr& record, const Request& request,
                                             Patience& patience);
@@ -55,9 +74,10 @@ class Exports {
 
     Devices& devices_;
     ExportServer* server_;
+    std::mutex changing_;  // held while exports come, and while they are taken out of the state; before mutex_
     mutable std::mutex mutex_;
-    std::map<std::string, Entry> entries_;        // by URI
-    std::map<std::string, std::string> waiting_;  // URI in the state that isn't served → why
+    std::map<std::string, Entry> entries_;    // by URI
+    std::map<std::string, Waiting> waiting_;  // by URI: in the state and not served
 };
 
 }  // namespace udm::ctl

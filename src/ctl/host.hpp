@@ -31,10 +31,13 @@ class Host {
     virtual std::vector<std::uint64_t> cpu_ns() const = 0;  // of each reactor, since its start
 };
 
-// One export as served. Destroyed when the export goes: clients are let go in order first.
+// One export as served.
 class Served {
   public:
+    // Waits until its clients have the answers to what is under way and are gone.
     virtual ~Served() = default;
+    // Begins that, without waiting for it: no new clients. Not from two threads at a time.
+    virtual void begin_end() = 0;
     virtual std::string uri() const = 0;          // as a client would use it, with the real port
     virtual std::size_t connections() const = 0;  // any thread
 };

@@ -47,18 +47,22 @@ RecordPtr Registry::create(const std::string& name, const std::string& uuid,
     return record;
 }
 
+namespace {
+RecordPtr there(const RecordPtr& record) { return record->gone ? nullptr : record; }
+}  // namespace
+
 RecordPtr Registry::find_locked(const DeviceKey& key) const {
     if (key.name) {
         const auto at = by_name_.find(*key.name);
-        return at == by_name_.end() ? nullptr : at->second;
+        return at == by_name_.end() ? nullptr : there(at->second);
     }
     if (key.uuid) {
         const auto at = by_uuid_.find(*key.uuid);
-        return at == by_uuid_.end() ? nullptr : at->second;
+        return at == by_uuid_.end() ? nullptr : there(at->second);
     }
     if (!key.minor || key.major != kMajor) return nullptr;
     const auto at = by_minor_.find(*key.minor);
-    return at == by_minor_.end() || at->second->gone ? nullptr : at->second;
+    return at == by_minor_.end() ? nullptr : there(at->second);
 }
 
 RecordPtr Registry::try_find(const DeviceKey& key) const {
@@ -75,13 +79,16 @@ std::vector<RecordPtr> Registry::all() const {
     const std::lock_guard lock{mutex};
     std::vector<RecordPtr> records;
     records.reserve(by_name_.size());
-    for (const auto& [name, record] : by_name_) records.push_back(record);
+    for (const auto& [name, record] : by_name_) {
+        if (!record->gone) records.push_back(record);
+    }
     return records;
 }
 
 std::size_t Registry::size() const {
     const std::lock_guard lock{mutex};
-    return by_name_.size();
+    return static_cast<std::size_t>(
+        std::ranges::count_if(by_name_, [](const auto& named) { return !named.second->gone; }));
 }
 
 void Registry::rename(Record& record, const std::string& name) {
@@ -147,22 +154,30 @@ void Registry::begin_removal(Record& record) {
         throw Failure{Errc::busy, fmt::format("{} is in use: {}", record.name, by), record.name};
     }
     record.gone = true;
-    by_name_.erase(record.name);
-    if (!record.uuid.empty()) by_uuid_.erase(record.uuid);
-    by_minor_.erase(record.minor);
 }
 
 void Registry::undo_removal(Record& record) {
     const std::lock_guard lock{mutex};
-    const RecordPtr self = by_serial_.at(record.serial).lock();
     record.gone = false;
-    by_name_[record.name] = self;
-    if (!record.uuid.empty()) by_uuid_[record.uuid] = self;
-    by_minor_[record.minor] = self;
+}
+
+void Registry::free_names(Record& record) {
+    const std::lock_guard lock{mutex};
+    free_names_locked(record);
+}
+
+// They may be another's already.
+void Registry::free_names_locked(const Record& record) {
+    if (const auto at = by_name_.find(record.name); at != by_name_.end() && at->second.get() == &record)
+        by_name_.erase(at);
+    if (const auto at = by_uuid_.find(record.uuid); at != by_uuid_.end() && at->second.get() == &record)
+        by_uuid_.erase(at);
 }
 
 void Registry::end_removal(Record& record) {
     const std::lock_guard lock{mutex};
+    free_names_locked(record);
+    by_minor_.erase(record.minor);
     by_serial_.erase(record.serial);
 }
 

@@ -32,11 +32,13 @@ class Registry {
     std::size_t size() const;
     void rename(Record& record, const std::string& name);    // throws Failure busy, in the kernel's words
     void set_uuid(Record& record, const std::string& uuid);  // likewise
-    // From now on it isn't found and its name is free, unless it is in use: then throws Failure busy, saying
-    // by whom.
+    // From now on it isn't found, unless it is in use: then throws Failure busy, saying by whom. Others get its name
+    // and uuid when the state has forgotten it (or they would be there twice after a crash), and its number when its
+    // device is destroyed (or the state would forget the next one with it).
     void begin_removal(Record& record);
     void undo_removal(Record& record);
-    void end_removal(Record& record);  // its device is destroyed
+    void free_names(Record& record);
+    void end_removal(Record& record);
 
     // --- uses; each takes the mutex
     // ----------------------------------------------------------------------------- A table of `upper` opens
@@ -61,6 +63,7 @@ class Registry {
 
   private:
     RecordPtr find_locked(const DeviceKey& key) const;
+    void free_names_locked(const Record& record);
     std::vector<std::string> users_locked(const Record& lower) const;
     bool reaches_locked(const Record& from, const Record& to, std::vector<std::string>& way) const;
     static bool unused_and_deferred(const Record& record);

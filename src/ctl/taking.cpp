@@ -75,7 +75,7 @@ Json Snapshots::Taking::run() {
         devices_.commit(changes());
         committed_ = true;
         switch_over();
-    } catch (const Failure&) {
+    } catch (...) {
         undo();
         throw;
     }
@@ -188,6 +188,7 @@ void Snapshots::Taking::choose_cow(Volume& volume) const {
 RecordPtr Snapshots::Taking::make(const std::string& name) {
     const RecordPtr record = devices_.make(name, "", std::nullopt);
     operations_.emplace_back(record->operation);
+    devices_.check_there(*record);
     made_.push_back(record);
     return record;
 }
@@ -265,7 +266,12 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
     DeviceKey live_key;
     live_key.name = live_name;
     RecordPtr former = registry.try_find(live_key);
-    if (former && !(is_whole_linear(volume.table) && volume.table.minors.contains("udm:" + live_name))) {
+    const bool is_layer = former && [&] {
+        const std::lock_guard lock{registry.mutex};
+        const Json& noted = former->snapshot;
+        return noted.is_object() && noted.value("layer_of", ~0u) == volume.origin->minor;
+    }();
+    if (former && !(is_layer && is_whole_linear(volume.table) && volume.table.minors.contains("udm:" + live_name))) {
         throw Failure{Errc::busy, fmt::format("the name {} is taken", live_name), volume.name};
     }
     std::string still_name = volume.snapshot_name;
@@ -374,11 +380,13 @@ void Snapshots::Taking::undo() noexcept {
             });
         }
     }
+    std::vector<RecordPtr> going;
     for (auto record = made_.rbegin(); record != made_.rend(); ++record) {
-        changes.push_back(Devices::removal_of(**record));
         undo_step("removing a new device", [&] {
             devices_.registry().begin_removal(**record);
-            devices_.destroy_step(**record);
+            devices_.registry().free_names(**record);
+            changes.push_back(Devices::removal_of(**record));
+            going.push_back(*record);
         });
     }
     for (Volume& volume : volumes_) {
@@ -391,6 +399,8 @@ void Snapshots::Taking::undo() noexcept {
         changes.push_back(devices_.change_of(*volume.origin));
     }
     if (committed_) undo_step("the state", [&] { devices_.commit(changes); });
+    for (const RecordPtr& record : going)
+        undo_step("removing a new device", [&] { devices_.destroy_step(*record); });
     for (const std::string& file : files_) ::unlink(file.c_str());
 }
 

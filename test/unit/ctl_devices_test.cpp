@@ -131,6 +131,22 @@ TEST_F(DevicesOf, DeferredRemovalHappensWhenTheLastUserGoes) {
     EXPECT_TRUE(state->all("device/").empty());
 }
 
+TEST_F(DevicesOf, ANameIsFreeWhenTheStateForgotItAndANumberWhenItsDeviceIsGone) {
+    Registry& registry = devices->registry();
+    const RecordPtr first = registry.create("vol", "uuid", {});
+    registry.begin_removal(*first);
+    EXPECT_EQ(registry.try_find(named("vol")), nullptr);
+    EXPECT_EQ(registry.size(), 0u);
+    EXPECT_EQ(refusal([&] { registry.create("vol", "", {}); }).code, Errc::busy);
+    EXPECT_EQ(refusal([&] { registry.create("other", "uuid", {}); }).code, Errc::busy);
+    registry.free_names(*first);
+    const RecordPtr second = registry.create("vol", "uuid", {});
+    EXPECT_EQ(second->minor, 1u);
+    registry.end_removal(*first);
+    EXPECT_EQ(registry.find(named("vol")), second);
+    EXPECT_EQ(registry.create("third", "", {})->minor, 0u);
+}
+
 TEST_F(DevicesOf, DeferredRemovalCanBeCalledOff) {
     create("low", "0 8 zero");
     create("high", "0 8 linear udm:low 0");

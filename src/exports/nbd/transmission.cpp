@@ -341,6 +341,9 @@ void Transmission::answer(Slot& slot, Command command) noexcept {
 // False: it isn't over yet.
 bool Transmission::answer_otherwise(Slot& slot, Command command) noexcept {
     const Io& io = *slot.io;
+    // The device went away with its export, and with what it held back: the client is to ask again, not to believe
+    // that the disk has failed.
+    if (stopping_ && io.status == IoStatus::removed) fail();
     Refusal refusal{to_wire(io.status, (slot.request.flags & kCmdFastZero) != 0)};
     // A trim is a hint: a device that cannot do it has done all it was asked for.
     if (command == Command::trim && io.status == IoStatus::unsupported) refusal.error = WireError::none;

@@ -1,0 +1,145 @@
+"""udmd in the corners: a stop with requests that cannot end, restarts with removals pending, clients that race."""
+
+import os
+import threading
+
+import nbd
+
+import udmtest
+from udmtest import RpcError
+
+import pytest
+
+
+def image(folder, name="image", size=1 << 20):
+    path = os.path.join(folder, name)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def client(uri):
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
+
+
+def names(daemon):
+    return [d["name"] for d in daemon.rpc("device.list")]
+
+
+def test_a_stop_ends_unanswered_what_a_suspended_device_holds_back(folder):
+    with udmtest.Daemon(folder) as daemon:
+        daemon.create("vol", f"0 2048 linear {image(folder)} 0")
+        handle = client(daemon.export("vol"))
+        daemon.rpc("device.suspend", device="vol")
+        cookie = handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"A" * 512)), 0)
+
+        def is_held():
+            handle.poll(10)
+            return daemon.rpc("device.counters", device="vol")[0]["held_back"] == 1
+
+        udmtest.wait_until(is_held, "the write to be held back")
+        daemon.stop(timeout=20)
+        with pytest.raises(nbd.Error) as lost:
+            while not handle.aio_command_completed(cookie):
+                handle.poll(1000)
+        # No answer of the server's (that would be EIO or ESHUTDOWN): who can reconnect tries again.
+        assert lost.value.errno == "ENOTCONN"
+    with open(f"{folder}/image", "rb") as file:
+        assert file.read(512) == bytes(512)
+
+
+def test_an_unexport_that_waits_for_a_held_back_request_does_not_keep_the_daemon(folder):
+    with udmtest.Daemon(folder) as daemon:
+        daemon.create("vol", f"0 2048 linear {image(folder)} 0")
+        handle = client(daemon.export("vol"))
+        daemon.rpc("device.suspend", device="vol")
+        handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"A" * 512)), 0)
+
+        def is_held():
+            handle.poll(10)
+            return daemon.rpc("device.counters", device="vol")[0]["held_back"] == 1
+
+        udmtest.wait_until(is_held, "the write to be held back")
+        with daemon.connect() as other:
+            other.socket.sendall(b'{"jsonrpc":"2.0","id":1,"method":"export.remove","params":{"device":"vol"}}\n')
+            udmtest.wait_until(lambda: not daemon.rpc("export.list"), "the export to be on its way out")
+            daemon.stop(timeout=20)
+
+
+def test_what_is_exported_comes_back_though_its_removal_is_deferred(folder):
+    daemon = udmtest.Daemon(folder, state_dir=True)
+    with daemon:
+        path = image(folder)
+        for i in range(32):
+            daemon.create(f"vol{i}", f"0 2048 linear {path} 0")
+            daemon.export(f"vol{i}")
+            assert daemon.rpc("device.remove", device=f"vol{i}", deferred=True) == {"deferred": True}
+        daemon.kill()
+        daemon.start()
+        assert len(daemon.rpc("export.list")) == 32 and len(names(daemon)) == 32
+        daemon.unexport("vol3")
+        udmtest.wait_until(lambda: "vol3" not in names(daemon), "the deferred removal")
+        assert len(names(daemon)) == 31
+
+
+def test_an_export_goes_with_its_device_and_is_not_the_next_ones(folder):
+    with udmtest.Daemon(folder, state_dir=True) as daemon:
+        daemon.create("old", f"0 2048 linear {image(folder, 'old')} 0")
+        daemon.export("old")
+        daemon.kill()
+        os.unlink(f"{folder}/old")
+        daemon.start()
+        assert daemon.rpc("device.info", device="old")["held_because"] and not daemon.rpc("export.list")
+        daemon.remove("old")
+        made = daemon.create("other", f"0 2048 linear {image(folder, 'other')} 0")
+        assert made["minor"] == 0  # the number that the export was kept for
+        daemon.rpc("device.suspend", device="other")
+        daemon.rpc("device.resume", device="other")
+        assert not daemon.rpc("export.list") and not daemon.rpc("daemon.status")["warnings"]
+        daemon.kill()
+        daemon.start()
+        assert not daemon.rpc("export.list") and not daemon.rpc("daemon.status")["warnings"]
+
+
+def test_a_take_that_cannot_redirect_leaves_all_as_it_was(folder):
+    with udmtest.Daemon(folder, state_dir=True) as daemon:
+        # Made by hand: the names of a redirected volume, but no layer that a take made.
+        daemon.create("vol-live", f"0 2048 linear {image(folder)} 0")
+        daemon.create("vol", "0 2048 linear udm:vol-live 0")
+        with pytest.raises(RpcError) as refused:
+            daemon.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": "s"}], redirect=True, cow_dir=folder)
+        assert "vol-live is taken" in refused.value.message
+        assert names(daemon) == ["vol", "vol-live"] and not os.path.exists(f"{folder}/s.cow")
+
+
+def test_names_and_numbers_survive_clients_that_create_and_remove_at_once(folder):
+    with udmtest.Daemon(folder, state_dir=True) as daemon:
+
+        def churn(number):
+            with daemon.connect() as connection:
+                for i in range(60):
+                    try:
+                        connection.rpc("device.create", name=f"d{(number + i) % 4}", table="0 8 zero")
+                    except RpcError as error:
+                        assert error.data["name"] in ("EBUSY", "ENXIO"), error
+                    try:
+                        if i < 57 or number % 2:
+                            connection.rpc("device.remove", device=f"d{(number * 3 + i) % 4}")
+                    except RpcError as error:
+                        assert error.data["name"] in ("EBUSY", "ENXIO"), error
+
+        clients = [threading.Thread(target=churn, args=(number,)) for number in range(12)]
+        for each in clients:
+            each.start()
+        for each in clients:
+            each.join()
+        for i in range(4):
+            if f"d{i}" not in names(daemon):
+                daemon.create(f"d{i}", "0 8 zero")
+        before = [(d["name"], d["minor"]) for d in daemon.rpc("device.list")]
+        daemon.kill()
+        daemon.start()
+        assert [(d["name"], d["minor"]) for d in daemon.rpc("device.list")] == before
+        assert daemon.rpc("daemon.status")["warnings"] == []
