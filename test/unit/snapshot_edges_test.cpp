@@ -338,6 +338,24 @@ TEST_F(Edges, WhatWasToBeDurableFailsWhenTheSnapshotTurnsInvalidMeanwhile) {
     }
 }
 
+TEST_F(Edges, AStoreOnADeviceThatCannotTakeAPieceOfMetadataIsRefused) {
+    origin();
+    SimDisk::Options tiny;
+    tiny.limits.max_transfer = {4};
+    disk("cow", 16384, tiny);
+    const std::string error = error_of(kSize, "snapshot", "origin cow P 8");
+    EXPECT_NE(error.find("COW cow: the device takes at most 2048 bytes at a time; a store's metadata go in pieces of 4096"),
+              std::string::npos) << error;
+    EXPECT_EQ(error_of(kSize, "snapshot", "origin cow N 8"), "no error");    // has no metadata
+    disks["cow"]->limits_to_set().max_transfer = {12};
+    make("s", kSize, "snapshot", "origin cow P 16");
+    for (std::uint64_t i = 0; i < kSize; i += 16) EXPECT_EQ(write("o", i, 1, 7), IoStatus::ok);
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow P 16");
+    EXPECT_EQ(read("s", 0, kSize), all(kSize, 1));
+    EXPECT_EQ(disks["cow"]->counters().invalid, 0u);
+}
+
 TEST_F(Edges, CopiesKeepToTheLongestTransferOfTheStore) {
     origin();
     SimDisk::Options small;

@@ -154,6 +154,20 @@ TEST_F(Striped, MarksADeviceThatFailsAndRaisesEvents) {
     EXPECT_EQ(device.event_number(), 15u);
 }
 
+TEST_F(Striped, RefusesChunksThatCutTheBlocksOfADisk) {
+    w.disk("a");
+    w.disk("b", Limits{.size = {16384}, .logical_block = 4096});
+    for (const char* chunk : {"1", "4", "12"}) {
+        const std::string why = w.refusal(std::string{"0 96 striped 2 "} + chunk + " a 0 b 0");
+        EXPECT_NE(why.find(std::string{"striped: Invalid chunk size: "} + chunk +
+                           " sectors are no multiple of the logical block of b, 4096 bytes; a multiple of 8 would do"),
+                  std::string::npos) << why;
+    }
+    EXPECT_EQ(w.refusal("0 96 striped 2 24 a 0 b 0"), "");
+    EXPECT_EQ(w.refusal("0 96 striped 1 12 b 0"), "");    // one stripe is never cut
+    EXPECT_EQ(w.refusal("0 96 striped 2 4 a 0 a 1000"), "");
+}
+
 TEST_F(Striped, AnswersExtentsFromEachStripe) {
     w.disk("a");
     w.disk("b");

@@ -51,6 +51,10 @@ Job<Result<Store::Found>> PersistentStore::load(ExceptionTable* table) {
     if (to_bytes(cow_->limits().size) < 2 * geometry_.chunk().bytes() || to_bytes(cow_->limits().size) < block) {
         co_return fail(Errc::bad_argument, where("too small for a header and an area"));
     }
+    if (const Sectors most = cow_->limits().max_transfer; most && to_bytes(most) < block) {
+        co_return fail(Errc::bad_argument, where(fmt::format("the device takes at most {} bytes at a time; a store's metadata go in pieces "
+                                                             "of {}", to_bytes(most), block).c_str()));
+    }
     PooledBuffer buffer{env_.reactor.buffers(), block};
     IoWait read{env_.reactor, *cow_, Op::read, {{0}, whole_sectors(block)}, buffer.data()};
     if (const IoStatus status = co_await read; status != IoStatus::ok) {

@@ -39,6 +39,18 @@ class Striped final : public Target {
         }
     }
 
+    // Linux loads such a table, and every request that meets the end of a chunk fails.
+    Job<Result<void>> load() override {
+        for (const Stripe& stripe : stripes_) {
+            const std::uint32_t block = stripe.device->disk().limits().logical_block;
+            if (stripes_.size() == 1 || to_bytes(Sectors{layout_.chunk()}) % block == 0) continue;
+            co_return fail(Errc::bad_argument,
+                           fmt::format("Invalid chunk size: {} sectors are no multiple of the logical block of {}, {} bytes; a "
+                                       "multiple of {} would do", layout_.chunk(), stripe.device->words(), block, block / kSectorSize));
+        }
+        co_return Result<void>{};
+    }
+
     Sectors fits(const Io& io) noexcept override {
         if (io.op == Op::discard) return io.extent.length;
         const Sectors run = layout_.run(io.extent.first - begin_);
