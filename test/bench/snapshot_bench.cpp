@@ -1,6 +1,6 @@
-// What a first-touch write costs in the target alone, without an export: CPU per 4 KiB write at depth 32 on memory, plain,
+// What a first-touch write costs in the target alone, without an export: CPU per 4 KiB write on memory, plain,
 // to an origin with 0, 1 and 8 snapshots, and to a writable snapshot of a still base.
-//   snapshot_bench [MIB] [CHUNK_SECTORS]
+//   snapshot_bench [MIB] [CHUNK_SECTORS] [DEPTH]
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -83,9 +83,9 @@ T run(Reactor& reactor, std::function<Job<T>()> make) {
 // Writes each block of a list once, so many at a time.
 class Writer final : Layer {
   public:
-    Writer(Reactor& reactor, Disk& disk, const std::vector<std::uint32_t>& blocks, Call& call)
+    Writer(Reactor& reactor, Disk& disk, const std::vector<std::uint32_t>& blocks, unsigned depth, Call& call)
         : reactor_{reactor}, disk_{disk}, blocks_{blocks}, call_{call}, memory_{reactor.buffers().take(4096)} {
-        for (int i = 0; i < 32; ++i) next();
+        for (unsigned i = 0; i < depth; ++i) next();
     }
     ~Writer() { reactor_.buffers().give(memory_, 4096); }
     unsigned failed = 0;
@@ -127,7 +127,9 @@ struct Bench {
     Opener opener{engine.opener(0)};
     std::map<std::string, std::unique_ptr<Device>> devices;
 
-    explicit Bench(Engine& e) : engine{e} {
+    unsigned depth;
+
+    Bench(Engine& e, unsigned at_once) : engine{e}, depth{at_once} {
         Call call{reactor, [this](Call& c) {
                       add_all_targets(types, env);
                       c.done();
@@ -174,7 +176,7 @@ struct Bench {
     void measure(const std::string& what, Device& device, const std::vector<std::uint32_t>& blocks) {
         const std::uint64_t cpu = cpu_of_process(), start = wall();
         std::unique_ptr<Writer> writer;
-        Call call{reactor, [&](Call& c) { writer = std::make_unique<Writer>(reactor, device, blocks, c); }};
+        Call call{reactor, [&](Call& c) { writer = std::make_unique<Writer>(reactor, device, blocks, depth, c); }};
         const double n = static_cast<double>(blocks.size());
         fmt::print("{:42} {:7.0f} ns/write  {:8.0f} writes/s{}\n", what, static_cast<double>(cpu_of_process() - cpu) / n,
                    n * 1e9 / static_cast<double>(wall() - start), writer->failed ? fmt::format("  {} FAILED", writer->failed) : "");
@@ -203,7 +205,7 @@ int main(int argc, char** argv) {
     Prng random{3};
     for (std::size_t i = blocks.size(); i > 1; --i) std::swap(blocks[i - 1], blocks[random.below(i)]);
 
-    Bench bench{**engine};
+    Bench bench{**engine, argc > 3 ? static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10)) : 32};
     const std::string origin = fmt::format("ram:origin:{}M", mib);
     const std::string store = fmt::format("{}M", mib * 5 / 4 + 16);
     Device& plain = bench.make("plain", sectors, "linear", origin + " 0");

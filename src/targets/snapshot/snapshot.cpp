@@ -150,27 +150,30 @@ Extent Snapshot::origin_extent(Chunk first, Chunks count) const noexcept {
     return extent;
 }
 
+std::vector<Snapshot::InCopy>::const_iterator Snapshot::in_copy_after(Chunk chunk) const noexcept {
+    return std::upper_bound(parts_.begin(), parts_.end(), chunk, [](Chunk c, const InCopy& p) { return c < p.first; });
+}
+
 Part* Snapshot::part_with(Chunk chunk) const noexcept {
-    for (Part* part : parts_) {
-        if (part->first <= chunk && chunk < part->first + part->count) return part;
-    }
-    return nullptr;
+    const auto after = in_copy_after(chunk);
+    return after != parts_.begin() && chunk < after[-1].end ? after[-1].part : nullptr;
 }
 
 Chunk Snapshot::next_in_copy(Chunk chunk, Chunk end) const noexcept {
-    for (const Part* part : parts_) {
-        if (part->first > chunk && part->first < end) end = part->first;
-    }
-    return end;
+    const auto after = in_copy_after(chunk);
+    return after != parts_.end() && after->first < end ? after->first : end;
 }
 
-void Snapshot::add_part(Part& part) { parts_.push_back(&part); }
+void Snapshot::add_part(Part& part) {
+    const auto place = in_copy_after(part.first);
+    ASSERT(place == parts_.begin() || place[-1].end <= part.first);
+    parts_.insert(place, {part.first, part.first + part.count, &part});
+}
 
 void Snapshot::remove_part(Part& part) noexcept {
-    const auto found = std::find(parts_.begin(), parts_.end(), &part);
-    ASSERT(found != parts_.end());
-    *found = parts_.back();
-    parts_.pop_back();
+    const auto found = in_copy_after(part.first) - 1;
+    ASSERT(found->part == &part);
+    parts_.erase(found);
     became_idle();
 }
 

@@ -154,7 +154,13 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     ExceptionTable table_;
     ReserveTask reserve_task_{table_};
     WriteGather gather_;
-    std::vector<Part*> parts_;
+    // In copy, by chunk: in one place in memory, since every request looks.
+    struct InCopy {
+        Chunk first, end;
+        Part* part;
+    };
+    std::vector<InCopy>::const_iterator in_copy_after(Chunk chunk) const noexcept;    // the first that begins behind it
+    std::vector<InCopy> parts_;
     Pool<QueuedIo> waits_;
     bool valid_ = true;
     bool overflowed_ = false;
