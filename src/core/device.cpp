@@ -68,6 +68,12 @@ void Device::submit(Io& io) noexcept {
     submit_slowly(io);
 }
 
+void Device::expect(Sector at) const noexcept {
+    if (!fast_) return;
+    const Table::Entry& entry = live_->hint();
+    if (at.v - entry.extent.first.v < entry.extent.length.v) entry.target->expect(at);
+}
+
 // True: it lies in this line, is allowed and aligned, and goes down as it is.
 inline bool Device::passes(Table::Entry& entry, const Io& io) noexcept {
     const std::uint64_t offset = io.extent.first.v - entry.extent.first.v;    // huge if it lies before

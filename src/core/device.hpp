@@ -45,6 +45,7 @@ class Device final : public Disk, public DeviceEvents, private Layer {
 
     // --- data plane ---------------------------------------------------------------------------------------------
     void submit(Io& io) noexcept override;
+    void expect(Sector at) const noexcept override;
     // Of the live table; size 0 without one.
     const Limits& limits() const noexcept override { return live_ ? live_->limits() : no_limits_; }
     void refresh() noexcept override;    // of the disks below; a mapped device's own size is its table's

@@ -59,6 +59,8 @@ class Target : public Layer {
     // from its own start (decision 14). May push one frame, to see the completion.
     virtual Mapped map(Io& io) noexcept = 0;
     void on_complete(Io& io, Frame&) noexcept override { io.complete(io.status); }
+    // As Disk::expect(); the sector lies in the target, in the device's sectors.
+    virtual void expect(Sector at) const noexcept { static_cast<void>(at); }
 
     // --- life, in this order ------------------------------------------------------------------------------------
     // Reads metadata: the part of dm's constructor that does I/O. Its error's text is the constructor's.

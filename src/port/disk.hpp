@@ -39,6 +39,10 @@ class Disk {
     // lies within limits().size (core has checked it; a leaf answers `invalid` when its file has shrunk since).
     //   runs on  home reactor of this disk
     virtual void submit(Io& io) noexcept = 0;
+    // A request that begins here comes next: who has to look up where it goes can have that fetched into the caches
+    // meanwhile. A hint and no more: any sector may be named, and nothing need come.
+    //   runs on  home reactor
+    virtual void expect(Sector at) const noexcept { static_cast<void>(at); }
     // May change at run time only in `size`. A leaf finds out again when asked by refresh().
     virtual const Limits& limits() const noexcept = 0;
     // Asks the system again for the size (a file that has grown). Cheap; may be called from the home reactor.

@@ -116,7 +116,9 @@ TEST(ExceptionTable, FindsChunksHoweverUnevenlyTheyAreSpread) {
             next_new += 2;
         }
         expect_equal(table, model);
+        for (std::uint64_t bits = 0; bits < 64; ++bits) table.prefetch({(std::uint64_t{2} << bits) - 1});    // any number will do
         for (const auto& [chunk, place] : model) {
+            table.prefetch({chunk});
             const auto run = table.find({chunk});
             ASSERT_TRUE(run);
             ASSERT_EQ(run->new_first.v, place);

@@ -54,6 +54,38 @@ TEST_F(NbdSession, AnswersManyRequestsOfOneReceiveWithOneSend) {
     EXPECT_EQ(wire.sends - sends, 1u);
 }
 
+// Notes what it is told to expect, and when.
+class ForewarnedDisk final : public Disk {
+  public:
+    explicit ForewarnedDisk(Disk& below) : below_{below} {}
+    void submit(Io& io) noexcept override {
+        steps.push_back({'s', io.extent.first.v});
+        below_.submit(io);
+    }
+    const Limits& limits() const noexcept override { return below_.limits(); }
+    void expect(Sector at) const noexcept override { steps.push_back({'e', at.v}); }
+    mutable std::vector<std::pair<char, std::uint64_t>> steps;
+
+  private:
+    Disk& below_;
+};
+
+TEST_F(NbdSession, TellsTheDiskWhereTheRequestBeginsThatIsHereAfterThisOne) {
+    ForewarnedDisk disk{add_disk()};
+    serve("vol", disk);
+    Wire& wire = connect("vol");
+    // A write with its payload, a read, and a write of which only half is there: nobody knows what follows that.
+    const std::string last = write(3, 24576, pattern(24576, 4096));
+    wire.write(write(1, 8192, pattern(8192, 4096)) + request(kRead, 2, 16384, 512) + last.substr(0, 2000));
+    run();
+    wire.write(last.substr(2000));
+    run();
+    const decltype(disk.steps) wanted{{'e', 32}, {'s', 16}, {'e', 48}, {'s', 32}, {'s', 48}};
+    EXPECT_EQ(disk.steps, wanted);
+    wire.take();
+    finish();
+}
+
 TEST_F(NbdSession, AnswersOutOfOrderWhenTheDiskDoes) {
     SimDisk& disk = serve("vol");
     disk.set_latency(10'000, 5'000'000);

@@ -243,6 +243,13 @@ inline bool parse_request(const std::byte* from, Request& to) noexcept {
     return true;
 }
 
+// Of such bytes, not looked at otherwise.
+inline std::uint64_t request_offset(const std::byte* from) noexcept {
+    be64 offset;
+    std::memcpy(&offset, from + offsetof(wire::RequestBytes, offset), sizeof offset);
+    return offset;
+}
+
 // What follows writes at `to` and returns how many bytes.
 inline std::size_t put_simple_reply(std::byte* to, WireError error, std::uint64_t cookie) noexcept {
     const wire::SimpleReply reply{kSimpleReplyMagic, static_cast<std::uint32_t>(error), cookie};

@@ -99,11 +99,21 @@ void Transmission::parse() noexcept {
             finish();  // nobody can tell where the next request starts
             break;
         }
+        expect_after(request);
         const Taken taken = take(request, there);
         if (taken == Taken::blocked) blocked_ = true;
         if (taken != Taken::yes) break;
     }
     receive();
+}
+
+// While this one is served, what the next one needs can come from memory (measured: 8 % of the CPU of a write to a
+// snapshot whose table of exceptions is larger than the caches).
+void Transmission::expect_after(const Request& request) const noexcept {
+    const std::size_t payload = request.command == static_cast<std::uint16_t>(Command::write) ? request.length : 0;
+    const std::size_t next = begin_ + kRequestSize + payload;
+    if (next + kRequestSize > end_) return;
+    disk_.expect({request_offset(segment_->data + next) >> kSectorShift});
 }
 
 Transmission::Taken Transmission::take(const Request& request, std::uint32_t there) noexcept {

@@ -96,6 +96,7 @@ class Transmission final : private Layer, private Account::Owner {
     void parse() noexcept;
     Taken take(const Request& request, std::uint32_t there) noexcept;
     Taken take_write(const Request& request, std::uint32_t there) noexcept;
+    void expect_after(const Request& request) const noexcept;
     bool skip_payload() noexcept;
     void receive() noexcept;
     bool make_room() noexcept;

@@ -36,6 +36,8 @@ class ExceptionTable {
     std::optional<Run> find(Chunk chunk) const noexcept;
     // The first chunk at or after `chunk` that has an exception.
     std::optional<Chunk> next_mapped(Chunk chunk) const noexcept;
+    // Fetches into the caches what find() will most likely look at.
+    void prefetch(Chunk chunk) const noexcept;
     // Adds exceptions; none of the chunks may have one. Joins neighbours that continue it.
     void insert(Run run);
 
@@ -98,6 +100,12 @@ class ExceptionTable {
     // The last entry whose first chunk is <= chunk; none: entry index is kBefore.
     static constexpr unsigned kBefore = ~0u;
     Place last_at_or_below(std::uint64_t chunk) const noexcept;
+    struct LeafPlace {
+        std::size_t page;
+        unsigned leaf;
+        std::uint64_t end;    // where the next leaf begins; 0: there is none
+    };
+    LeafPlace leaf_for(std::uint64_t chunk) const noexcept;
     std::optional<Place> after(Place place) const noexcept;
     Leaf* take_leaf();
     void put(Place where, const Entry& entry);

@@ -28,6 +28,10 @@ class OriginGroup {
     // Null: taken. Else the caller submits it to `origin` (a frame of `layer` counts it until write_done()).
     Disk* route(Io& io, Disk& origin, Layer& layer) noexcept;
     void write_done() noexcept;
+    // As Disk::expect().
+    void expect(Sector at) const noexcept {
+        for (const Snapshot* snapshot : snapshots_) snapshot->expect(at);
+    }
     // False: writes go down whatever they are. A snapshot on its way in counts, since writes are held back for it.
     bool looks_at_writes() const noexcept { return !snapshots_.empty() || barrier_ != 0; }
 

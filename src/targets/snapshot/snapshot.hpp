@@ -69,6 +69,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     // Where the request goes (remapped), or null: taken.
     Disk* route(Io& io) noexcept;
     void on_complete(Io& io, Frame& frame) noexcept;
+    void expect(Sector at) const noexcept { table_.prefetch(chunk().of(at)); }
     void set_layer(Layer* layer) noexcept { layer_ = layer; }
 
     // --- for the group and its copies -------------------------------------------------------------------------------

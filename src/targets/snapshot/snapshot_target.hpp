@@ -13,6 +13,9 @@ class SnapshotTarget final : public StoreTarget {
     Sectors fits(const Io& io) noexcept override { return snapshot() ? snapshot()->fits(io) : io.extent.length; }
     Mapped map(Io& io) noexcept override;
     void on_complete(Io& io, Frame& frame) noexcept override { snapshot()->on_complete(io, frame); }
+    void expect(Sector at) const noexcept override {
+        if (snapshot()) snapshot()->expect(at);
+    }
 
     TargetTraits traits() const override;
     void adjust_limits(Limits& limits) const override;
@@ -36,6 +39,7 @@ class OriginTarget final : public Target {
         group_->write_done();
         io.complete(io.status);
     }
+    void expect(Sector at) const noexcept override { group_->expect(at); }
     Job<Result<void>> load() override;
     std::vector<TargetDevice> devices() const override;
     std::string table() const override { return device_words(*origin_); }
