@@ -52,6 +52,7 @@ class RpcServer::Client final : public Caller, public EventSink {
         raise_flag(wake_);
     }
     bool ended() const noexcept { return ended_; }
+    bool can_be_woken() const noexcept { return static_cast<bool>(wake_); }
 
     void subscribe(std::uint64_t device_serial) override {
         const std::lock_guard lock{mutex_};
@@ -252,14 +253,18 @@ Result<void> RpcServer::listen() {
             return fail(Errc::exists,
                         path + " exists and is no socket; remove it or choose another --socket");
         }
-        Fd probe{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-        if (::connect(probe.get(), generic, sizeof address) == 0) {
+        const Fd probe{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+        if (!probe) return std::unexpected(error_from_errno(errno, "cannot make a socket"));
+        // EAGAIN: it is there, and too busy to accept.
+        if (::connect(probe.get(), generic, sizeof address) == 0 || errno == EAGAIN) {
             return fail(Errc::busy,
                         "another udmd answers on " + path + "; stop it, or choose another --socket");
         }
         if (errno == EACCES || errno == EPERM) {
             return fail(Errc::denied, path + " belongs to somebody else; choose another --socket");
         }
+        if (errno != ECONNREFUSED && errno != ENOENT)
+            return std::unexpected(error_from_errno(errno, "cannot see whether a udmd answers on " + path));
         ::unlink(path.c_str());  // stale: nobody answers
     }
     const mode_t mode = config_.group ? 0660 : 0600;
@@ -353,11 +358,13 @@ void RpcServer::accepted(Fd fd) {
                                               " are connected; try again later"});
     }
     try {
-        clients_.push_back(std::make_unique<Client>(std::move(fd), *this));
-        clients_.back()->start();
+        auto client = std::make_unique<Client>(std::move(fd), *this);
+        // Nobody could end one that hears of nothing.
+        if (!client->can_be_woken()) return log_warning("", "no file descriptor for a new control client");
+        client->start();
+        clients_.push_back(std::move(client));
     } catch (const std::exception& error) {
         log_error("", "cannot serve a control client: {}", error.what());
-        clients_.pop_back();
     }
 }
 

@@ -1,6 +1,8 @@
 """udmd in the corners: a stop with requests that cannot end, restarts with removals pending, clients that race."""
 
 import os
+import socket
+import subprocess
 import threading
 
 import nbd
@@ -143,3 +145,40 @@ def test_names_and_numbers_survive_clients_that_create_and_remove_at_once(folder
         daemon.start()
         assert [(d["name"], d["minor"]) for d in daemon.rpc("device.list")] == before
         assert daemon.rpc("daemon.status")["warnings"] == []
+
+
+@pytest.mark.parametrize("limit", [64, 65])
+def test_a_stop_ends_the_clients_that_the_last_descriptors_went_to(folder, limit):
+    daemon = udmtest.Daemon(folder)
+    daemon.command = ["prlimit", f"--nofile={limit}:{limit}", *daemon.command]
+    with daemon:
+        clients = []
+        for _ in range(limit):
+            each = socket.socket(socket.AF_UNIX)
+            each.connect(daemon.socket)
+            clients.append(each)
+        udmtest.wait_until(lambda: "no file descriptor" in daemon.read_log(), "the descriptors to run out")
+        daemon.stop(timeout=20)
+        for each in clients:
+            each.close()
+
+
+def test_a_daemon_that_is_too_busy_to_accept_keeps_its_socket(folder):
+    path = f"{folder}/busy"
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(path)
+        busy.listen(0)
+        waiting = []
+        for _ in range(100):
+            each = socket.socket(socket.AF_UNIX)
+            each.setblocking(False)
+            waiting.append(each)
+            try:
+                each.connect(path)
+            except BlockingIOError:
+                break
+        done = subprocess.run([udmtest.program("udmd"), "--socket", path], timeout=20, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "another udmd answers" in done.stderr
+        assert os.path.exists(path)
+        for each in waiting:
+            each.close()
