@@ -318,6 +318,31 @@ TEST_F(NbdServer, AStalledClientCannotKeepWhatOthersWaitFor) {
     EXPECT_FALSE(other.closed());
 }
 
+struct Waiter final : nbd::Account::Owner {
+    void memory_freed() noexcept override { ++freed; }
+    Nanoseconds waits_for_client_since() const noexcept override { return 0; }
+    void evict() noexcept override {}
+    int freed = 0;
+};
+
+TEST(NbdMemory, WhoAsksAgainWhileHeWaitsKeepsHisPlace) {
+    SimReactor reactor;
+    nbd::MemoryBudget budget{reactor, {.shared = 100, .own = 10, .session = 110}};
+    Waiter owners[3];
+    nbd::Account holder{budget, owners[0]}, first{budget, owners[1]}, second{budget, owners[2]};
+    ASSERT_TRUE(holder.take(110));
+    EXPECT_FALSE(first.take(100));
+    EXPECT_FALSE(second.take(60));
+    EXPECT_FALSE(first.take(100));  // something else of its session has ended
+    holder.give(60);                // enough for the second only
+    EXPECT_EQ(owners[2].freed, 0);
+    holder.give(50);
+    EXPECT_EQ(owners[1].freed, 1);
+    ASSERT_TRUE(first.take(100));
+    first.give(100);
+    EXPECT_EQ(owners[2].freed, 1);
+}
+
 TEST_F(NbdServer, AStalledClientAloneIsLeftInPeace) {
     serve("vol");
     Wire& wire = connect("vol");

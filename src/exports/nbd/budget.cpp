@@ -80,6 +80,7 @@ bool Account::take_shared(std::size_t bytes) noexcept {
         set_aside_ = 0;
         return true;
     }
+    if (place_.linked() && wanted_ == bytes) return false;  // asked again before its turn: it keeps its place
     forget();
     ASSERT(bytes <= budget_.bounds_.session);
     if (taken_ + bytes > budget_.bounds_.session) {
