@@ -49,14 +49,27 @@ void perform_and_return(Operation& op) noexcept {
 void Workers::submit(Operation& op) noexcept {
     {
         const std::lock_guard lock{mutex_};
-        if (!stopped_) {
+        if (!stopped_ && have_threads()) {
             queue_.push_back(op);
-            if (idle_ == 0 && threads_.size() < threads_max_) threads_.emplace_back([this] { run(); });
+            ++queued_;
             wanted_.notify_one();
             return;
         }
     }
     perform_and_return(op);
+}
+
+// For one operation more; another may block for long, so each waiting thread counts once. False: there are none.
+bool Workers::have_threads() noexcept {
+    if (queued_ < idle_ || threads_.size() >= threads_max_) return true;
+    const auto begin = [](void* self) -> void* {
+        static_cast<Workers*>(self)->run();
+        return nullptr;
+    };
+    pthread_t thread;
+    // Not std::thread, which ends the process where the system has no more.
+    if (::pthread_create(&thread, nullptr, begin, this) == 0) threads_.push_back(thread);
+    return !threads_.empty();
 }
 
 void Workers::run() noexcept {
@@ -72,6 +85,7 @@ void Workers::run() noexcept {
         --idle_;
         Operation* op = queue_.pop_front_or_null();
         if (!op) return;
+        --queued_;
         lock.unlock();
         perform_and_return(*op);
         lock.lock();
@@ -79,14 +93,14 @@ void Workers::run() noexcept {
 }
 
 void Workers::stop() noexcept {
-    std::vector<std::thread> threads;
+    std::vector<pthread_t> threads;
     {
         const std::lock_guard lock{mutex_};
         stopped_ = true;
         threads.swap(threads_);
         wanted_.notify_all();
     }
-    for (std::thread& thread : threads) thread.join();
+    for (const pthread_t thread : threads) ::pthread_join(thread, nullptr);
 }
 
 }  // namespace udm

@@ -2,9 +2,10 @@
 // needed, idle for nothing.
 #pragma once
 
+#include <pthread.h>
+
 #include <condition_variable>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "engine/operation.hpp"
@@ -18,22 +19,24 @@ class Workers {
     Workers& operator=(const Workers&) = delete;
     ~Workers() { stop(); }
 
-    // Any thread. Performs it and hands it back to its loop; after stop() it is performed at once, by the
-    // caller.
+    // Any thread. Performs it and hands it back to its loop. After stop(), and where the system gives no thread at
+    // all, it is performed at once, by the caller.
     void submit(Operation& op) noexcept;
     // Ends the threads, after what was submitted.
     void stop() noexcept;
 
   private:
     void run() noexcept;
+    bool have_threads() noexcept;
 
     const unsigned threads_max_;
-    std::mutex mutex_;
+    std::mutex mutex_;  // of what follows
     std::condition_variable wanted_;
     List<Operation> queue_;
-    unsigned idle_ = 0;
+    unsigned queued_ = 0;  // operations in it
+    unsigned idle_ = 0;    // threads that wait, woken ones included until they have taken something
     bool stopped_ = false;
-    std::vector<std::thread> threads_;
+    std::vector<pthread_t> threads_;
 };
 
 // The system call of a file operation or its call(): bytes or 0, or a negative errno.

@@ -21,11 +21,13 @@ bool Reactor::run_ready(unsigned budget) noexcept {
     bool any = false;
     while (budget != 0 && has_ready()) {
         any = true;
-        if (Io* io = completed_.pop_front_or_null()) {
-            io->complete(io->status);
+        if (!completed_.empty() && (tasks_.empty() || ++overtaken_ <= kOvertakenMax)) {
+            Io& io = completed_.pop_front();
+            io.complete(io.status);
             --budget;
             continue;
         }
+        overtaken_ = 0;
         // One round of the tasks there are now: those they post come after the completions they cause.
         List<Task> round;
         round.take_all(tasks_);

@@ -2,8 +2,8 @@
 // engine/, the one with virtual time in sim/.
 //
 // A turn: reap what the system completed, run the completions queued, run the tasks posted, expire timers,
-// submit what was prepared, wait. A task posted while completions are queued runs after all of them: that is
-// how batches form without waiting for one.
+// submit what was prepared, wait. A task posted while completions are queued runs after all of them (up to a
+// bound): that is how batches form without waiting for one.
 #pragma once
 
 #include <cstdint>
@@ -101,8 +101,12 @@ class Reactor {
     void sift_up(std::size_t slot) noexcept;
     void sift_down(std::size_t slot) noexcept;
 
+    // Completions that cause others without end (a copy in memory) would keep tasks from running.
+    static constexpr unsigned kOvertakenMax = 1024;
+
     List<Io> completed_;
     List<Task> tasks_;
+    unsigned overtaken_ = 0;    // completions run since tasks began to wait
     std::vector<Timer*> timers_;    // a heap
     std::uint64_t timer_order_ = 0;
     Pool<Io> ios_{256};

@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <thread>
 
+#include "engine/workers.hpp"
 #include "port/job.hpp"
 #include "test/contract/engine_fixture.hpp"
 
@@ -61,6 +62,38 @@ TEST_P(ReactorContract, RunsWhatOtherThreadsPostInTheirOrder) {
     // Tasks run in their order: this one comes after all.
     on(reactor(), [] {});
     EXPECT_EQ(left.load(), 0);
+}
+
+// A copy in memory, for instance: each request's end begins the next one.
+TEST_P(ReactorContract, CompletionsWithoutEndKeepNobodyFromRunning) {
+    start(GetParam());
+    struct Circle final : Layer {
+        void on_complete(Io& io, Frame&) noexcept override {
+            if (over) return reactor->give_io(io);
+            io.push(*this);
+            reactor->complete_later(io, IoStatus::ok);
+        }
+        Reactor* reactor = nullptr;
+        std::atomic<bool> over{false};
+    } circle;
+    circle.reactor = &reactor();
+    on(reactor(), [&] {
+        Io& io = reactor().take_io();
+        io.push(circle);
+        reactor().complete_later(io, IoStatus::ok);
+    });
+    std::promise<void> ran;
+    auto reached = ran.get_future();
+    struct Other final : Task {
+        void run() noexcept override { ran->set_value(); }
+        std::promise<void>* ran = nullptr;
+    } other;
+    other.ran = &ran;
+    reactor().post_remote(other);
+    EXPECT_EQ(reached.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    circle.over = true;
+    reached.wait();
+    on(reactor(), [&] { EXPECT_EQ(reactor().ios_out(), 0u); });
 }
 
 // Two reactors that post to each other, with nothing else to wake them: a lost wake-up hangs here.
@@ -269,18 +302,18 @@ TEST_P(ReactorContract, StopsWithRequestsPostedAndTimersArmed) {
     EXPECT_EQ(engine().cpu_ns().size(), 1u);
 }
 
-// Runs `f` on a thread, and whatever threads that one makes, to which io_uring_setup answers `error`, as a
+// Runs `f` on a thread, and whatever threads that one makes, to which these system calls answer `error`, as a
 // container's filter does. False where a filter cannot be set.
-bool where_io_uring_is_forbidden(int error, const std::function<void()>& f) {
+bool with_filter(const std::vector<unsigned>& calls, int error, const std::function<void()>& f) {
     bool filtered = false;
     std::thread thread{[&] {
-        sock_filter program[] = {
-            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        const sock_fprog filter{4, program};
+        std::vector<sock_filter> program = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+        for (const unsigned call : calls) {
+            program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1));
+            program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(error)));
+        }
+        program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+        const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
         filtered = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
                    ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
         if (filtered) f();
@@ -291,7 +324,7 @@ bool where_io_uring_is_forbidden(int error, const std::function<void()>& f) {
 
 TEST(EngineStart, UsesThreadsWhereIoUringIsForbiddenAndSaysSo) {
     for (const int error : {EPERM, ENOSYS}) {
-        const bool filtered = where_io_uring_is_forbidden(error, [&] {
+        const bool filtered = with_filter({SYS_io_uring_setup}, error, [&] {
             auto engine = Engine::start({.reactors = 1});
             ASSERT_TRUE(engine) << engine.error().message;
             EXPECT_STREQ((*engine)->kind_name(), "threads");
@@ -305,6 +338,48 @@ TEST(EngineStart, UsesThreadsWhereIoUringIsForbiddenAndSaysSo) {
         });
         if (!filtered) GTEST_SKIP() << "no seccomp here";
     }
+}
+
+// Something for a helper thread, of which nobody hears.
+struct HelperCall final : Operation {
+    explicit HelperCall(std::function<void()> function) : f{std::move(function)} { kind = Kind::call; }
+    int call() noexcept override {
+        f();
+        return 0;
+    }
+    void done(int) noexcept override {}
+    std::function<void()> f;
+};
+
+TEST(HelperThreads, NoOperationWaitsBehindOneThatBlocksWhileAnotherThreadMayBeHad) {
+    for (int round = 0; round < 200; ++round) {
+        Workers workers{4};
+        std::promise<void> first_ran, second_began;
+        auto began = second_began.get_future();
+        HelperCall warm_up{[&] { first_ran.set_value(); }};
+        workers.submit(warm_up);
+        first_ran.get_future().get();
+        std::this_thread::yield();
+        // One thread is there. Both come before it has taken the first.
+        HelperCall blocks{[&] { EXPECT_EQ(began.wait_for(std::chrono::seconds(5)), std::future_status::ready); }};
+        HelperCall second{[&] { second_began.set_value(); }};
+        workers.submit(blocks);
+        workers.submit(second);
+        workers.stop();
+        if (HasFailure()) return;
+    }
+}
+
+TEST(HelperThreads, WithoutAThreadTheCallerDoesTheWork) {
+    int calls = 0;
+    const bool filtered = with_filter({SYS_clone3, SYS_clone}, EAGAIN, [&] {
+        Workers workers{4};
+        HelperCall call{[&] { ++calls; }};
+        workers.submit(call);
+        workers.stop();
+    });
+    if (!filtered) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(calls, 1);
 }
 
 TEST(EngineStart, FindsAKindByItself) {
