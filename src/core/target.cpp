@@ -25,4 +25,12 @@ TargetType* TargetTypes::find(std::string_view name) const noexcept {
     return nullptr;
 }
 
+std::vector<Parameter> TargetTypes::parameters() const {
+    std::vector<Parameter> all;
+    for (const auto& type : types_) {
+        for (const Parameter& one : type->parameters()) all.push_back(one);
+    }
+    return all;
+}
+
 }  // namespace udm

@@ -30,6 +30,15 @@ struct TargetArgs {
     Extent extent() const { return {begin, length}; }
 };
 
+// A number that holds for all targets of a type, read on every use (decision 16).
+struct Parameter {
+    std::string_view name;    // of all types' parameters, one
+    std::uint64_t value;      // as it is now
+    std::uint64_t least, most;
+    std::string_view about;   // a line
+    bool shared = false;      // the daemon's: each reactor has its part of it
+};
+
 class TargetType {
   public:
     virtual ~TargetType() = default;
@@ -39,6 +48,14 @@ class TargetType {
     // The error's message is the kernel's text for it and then ours: "Invalid argument count: linear takes DEVICE
     // and OFFSET". Core puts the type in front.
     virtual Result<std::unique_ptr<Target>> make(const TargetArgs& args) = 0;
+
+    // Home reactor.
+    virtual std::vector<Parameter> parameters() const { return {}; }
+    // One of parameters(), within its bounds.
+    virtual void set_parameter(std::string_view name, std::uint64_t value) noexcept {
+        static_cast<void>(name);
+        static_cast<void>(value);
+    }
 };
 
 // The targets of one home reactor. Types that share state among targets (origin and its snapshots) keep it in the
@@ -48,6 +65,11 @@ class TargetTypes {
     void add(std::unique_ptr<TargetType> type) { types_.push_back(std::move(type)); }
     TargetType* find(std::string_view name) const noexcept;
     const std::vector<std::unique_ptr<TargetType>>& all() const noexcept { return types_; }
+    // Home reactor.
+    std::vector<Parameter> parameters() const;
+    void set_parameter(std::string_view name, std::uint64_t value) noexcept {
+        for (const auto& type : types_) type->set_parameter(name, value);
+    }
 
   private:
     std::vector<std::unique_ptr<TargetType>> types_;

@@ -40,6 +40,11 @@ class Machine {
     SimReactor& reactor(unsigned node = 0) noexcept { return nodes_[node]->reactor; }
     SimOpener& opener() noexcept { return opener_; }
 
+    // Of the target types of all reactors.
+    void set_parameter(std::string_view name, std::uint64_t value) noexcept {
+        for (const auto& node : nodes_) node->types.set_parameter(name, value);
+    }
+
     Mapped& create(std::string name, unsigned node = 0);
     Mapped* find(std::string_view name) noexcept;
 

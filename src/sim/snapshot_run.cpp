@@ -133,6 +133,9 @@ void SnapshotRun::step(const Step& step) {
             return;
         }
         case steps::kCut: power_cut(step); return;
+        case steps::kBound:
+            if (booted_) bound_copies(step.a, step.b, step.c);
+            return;
         default: break;
     }
     if (!booted_ || !wait_for_admin()) return;
@@ -176,6 +179,7 @@ void SnapshotRun::step(const Step& step) {
 void SnapshotRun::start_boot() {
     booted_ = false;
     world_.power_on();
+    bound_copies(setup_.copy_memory, setup_.cow_threshold, setup_.copy_throttle);
     origin_->faulted_at_boot = faulted(*origin_disk_);
     for (Slot& slot : slots_) {
         slot.cow->refresh();
@@ -189,6 +193,14 @@ bool SnapshotRun::finish_boot() {
     clients_.violate("the machine does not come up");
     gave_up_ = true;
     return false;
+}
+
+void SnapshotRun::bound_copies(std::uint64_t memory, std::uint64_t threshold, std::uint64_t throttle) {
+    Machine& machine = world_.machine();
+    machine.reactor().enter();
+    machine.set_parameter("snapshot_copy_memory", memory != 0 ? memory * 4096 : std::uint64_t{32} << 20);
+    machine.set_parameter("snapshot_cow_threshold", threshold != 0 ? threshold - 1 : 2048);
+    machine.set_parameter("snapshot_copy_throttle", throttle != 0 ? throttle : 100);
 }
 
 void SnapshotRun::power_cut(const Step& step) {

@@ -99,6 +99,7 @@ class SnapshotRun {
     // The device is suspended, and flushed if it was asked to be: so says its shadow from here on.
     void was_suspended(Volume& volume, bool noflush, std::uint64_t causes_before);
     void wipe(Slot& slot);
+    void bound_copies(std::uint64_t memory, std::uint64_t threshold, std::uint64_t throttle);
 
     const char* origin_words() const noexcept { return setup_.stacked ? "udm:origin-real" : "sim:origin-disk"; }
     std::string origin_table() const;

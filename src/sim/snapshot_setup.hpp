@@ -32,6 +32,10 @@ struct SnapshotSetup {
     std::uint64_t no_zeroes = 0;             // bits: disks that take no write_zeroes
     std::uint64_t no_discard = 0;            // bits
     std::uint64_t premade = 0;               // exceptions of a snapshot that is there from the start, in the first slot
+    // Bounds on copies; 0: as the daemon has them.
+    std::uint64_t copy_memory = 0;           // in 4 KiB
+    std::uint64_t cow_threshold = 0;         // one more than it is
+    std::uint64_t copy_throttle = 0;
 
     static SnapshotSetup draw(Prng& random);
     std::string describe() const;
@@ -47,6 +51,7 @@ enum SnapshotKind : std::uint32_t {
     kCycle,                   // a: volume, or 5: what the origin stands on; b: 1 noflush, c: microseconds to stay suspended
     kReload,                  // the origin's table again
     kGrow,                    // a: slot, b: sectors more for its COW device
+    kBound,                   // a: copy_memory, b: cow_threshold, c: copy_throttle, as in the setup
 };
 enum class Way : std::uint64_t {    // of taking a snapshot
     flush,      // the origin is suspended

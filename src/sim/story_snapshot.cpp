@@ -51,6 +51,11 @@ void draw_admin(Prng& random, const SnapshotSetup& setup, std::vector<Step>& ste
         step.kind = steps::kGrow;
         step.a = random.below(kSlots);
         step.b = setup.slots[step.a].chunk * random.between(1, 8);
+    } else if (what < 12) {
+        step.kind = steps::kBound;
+        step.a = random.chance(1, 2) ? random.between(1, 3) : 0;
+        step.b = random.chance(1, 2) ? random.between(1, 3) : 0;
+        step.c = random.chance(1, 4) ? random.between(5, 60) : 0;
     } else {
         return;
     }
@@ -70,7 +75,7 @@ History SnapshotStory::generate(Prng& random) const {
     }
     shape.draw_mood(random);
 
-    const std::uint64_t requests = random.between(100, 140);
+    const std::uint64_t requests = random.between(110, 140);    // discards that a disk doesn't take are none
     // Where the rare things happen, by number of request.
     const std::uint64_t second_take = random.between(1, 25);
     const bool troubled = random.chance(3, 5);
@@ -116,6 +121,9 @@ std::string SnapshotStory::describe(const Step& step) const {
             return after + fmt::format("suspend volume {}{} for {} us", step.a, step.b ? " without flush" : "", step.c);
         case steps::kReload: return after + "swap the origin's table";
         case steps::kGrow: return after + fmt::format("the COW device of snap{} grows by {}", step.a, step.b);
+        case steps::kBound:
+            return after + fmt::format("bound copies to {} KiB, {} a store and {} % of the time (0: as usual, counts are one more)",
+                                       4 * step.a, step.b, step.c);
         default: return steps::describe(step);
     }
 }

@@ -97,7 +97,7 @@ TEST_P(EveryCare, IsMissedByTheWorldWhenItIsNotTaken) {
 INSTANTIATE_TEST_SUITE_P(Snapshot, EveryCare,
                          testing::Values("snapshot.flush_before_origin_write", "snapshot.data_before_metadata",
                                          "snapshot.track_reads", "snapshot.flush_invalidation", "snapshot.commit_barrier",
-                                         "snapshot.commit_volatile_before_origin"),
+                                         "snapshot.commit_volatile_before_origin", "snapshot.one_copy_may_begin"),
                          [](const auto& which) {
                              std::string name{which.param};
                              std::replace(name.begin(), name.end(), '.', '_');

@@ -254,9 +254,9 @@ TEST_F(Edges, AllCopiesThatThereIsRoomForGoOnWhenALargeOneEnds) {
     disk("cow", 2 * kLarge);
     make("s", kLarge, "snapshot", "origin cow P 8");
     disks["origin"]->stall(op_bit(Op::read));
-    for (std::uint64_t i = 0; i < 64; ++i) start(Op::write, "o", i * 1024, 1024, 7);    // 512 KiB each: all there is
+    for (std::uint64_t i = 0; i < 64; ++i) start(Op::write, "o", i * 1024, 1024, 7);    // 512 KiB each
     for (std::uint64_t i = 0; i < 256; ++i) start(Op::write, "o", 65536 + i * 64, 8, 7);
-    EXPECT_EQ(disks["origin"]->count(Op::read).requests, 64U);
+    EXPECT_EQ(disks["origin"]->count(Op::read).requests, 32U);    // half of the memory: another store may need the rest
     disks["origin"]->release();
     reactor.run_until_idle();
     EXPECT_GE(disks["origin"]->counters().in_flight_most, 256U);

@@ -143,6 +143,7 @@ class SnapshotTest : public ::testing::Test {
         devices.erase(name);
         reactor.run_until_idle();
     }
+    void set_parameter(const char* name, std::uint64_t value) { types->set_parameter(name, value); }
     Device& operator[](const std::string& name) { return *devices.at(name); }
     std::string status(const std::string& name) { return devices.at(name)->live()->entries()[0].target->status(); }
     std::string table_of(const std::string& name) { return devices.at(name)->live()->entries()[0].target->table(); }

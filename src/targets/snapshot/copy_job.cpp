@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "targets/snapshot/copies.hpp"
 #include "targets/snapshot/origin_group.hpp"
 #include "targets/snapshot/snapshot.hpp"
 
@@ -30,7 +31,8 @@ void Part::let_go() noexcept {
 }
 
 CopyJob::CopyJob(OriginGroup& group, Disk& source, Data data, Io* io) noexcept
-    : group_{group}, source_{source}, data_{data}, io_{io}, longest_{at_most(kPiece, source)} {}
+    : group_{group}, source_{source}, data_{data}, io_{io},
+      longest_{at_most(std::min(kPiece, group.copies().longest_piece()), source)} {}
 
 void CopyJob::add(Part& part) noexcept {
     part.source = part.snapshot->origin_extent(part.first, part.count);
@@ -59,7 +61,42 @@ bool CopyJob::takes(const Part& part) const noexcept {
     return std::max(range_.end(), part.source.end()) - range_.first <= at_most(longest_, part.snapshot->cow().disk());
 }
 
+std::uint64_t CopyJob::memory() const noexcept {
+    return data_ == Data::request ? 0 : to_bytes(std::min(longest_, range_.length));
+}
+
+std::uint64_t CopyJob::memory_with(const Part& part) const noexcept {
+    return to_bytes(std::max(range_.end(), part.source.end()) - range_.first);    // one piece: takes() says so
+}
+
+StoreAccount& CopyJob::lead() const noexcept { return parts_->snapshot->account(); }
+
+bool CopyJob::pointless() const noexcept { return !parts_->snapshot->valid(); }
+
+void CopyJob::count(Part& part) noexcept {
+    Copies& copies = group_.copies();
+    copies.take(memory() - memory_);
+    memory_ = memory();
+    part.memory = memory_;
+    part.counted = true;
+    copies.begin(part.snapshot->account(), part.memory);
+}
+
+void CopyJob::uncount(Part& part) noexcept {
+    if (!part.counted) return;
+    part.counted = false;
+    group_.copies().end(part.snapshot->account(), part.memory);
+}
+
 void CopyJob::start() noexcept {
+    if (pointless()) {
+        status_ = IoStatus::io_error;
+        while (parts_) part_ends(*parts_, false);
+        end();
+        return;
+    }
+    copying_ = copies_data();
+    if (copying_) group_.copies().copying(true);
     at_ = range_.first;
     next_piece();
 }
@@ -77,17 +114,11 @@ void CopyJob::next_piece() noexcept {
         return;
     }
     piece_ = std::min(longest_, range_.end() - at_);
-    if (buffer_) {
-        fill_piece();
-        return;
+    if (!buffer_) {
+        buffer_bytes_ = static_cast<std::size_t>(to_bytes(piece_));
+        buffer_ = group_.env().reactor.buffers().take(buffer_bytes_);
+        if (data_ == Data::zeroes) std::memset(buffer_, 0, buffer_bytes_);
     }
-    buffer_bytes_ = static_cast<std::size_t>(to_bytes(piece_));
-    if (group_.take_memory(*this, buffer_bytes_)) memory_given();
-}
-
-void CopyJob::memory_given() noexcept {
-    buffer_ = group_.env().reactor.buffers().take(buffer_bytes_);
-    if (data_ == Data::zeroes) std::memset(buffer_, 0, buffer_bytes_);
     fill_piece();
 }
 
@@ -145,10 +176,12 @@ void CopyJob::piece_unreadable(IoStatus status) noexcept {
         range_ = first.source;
         while (Part* part = rest) {
             rest = part->next;
+            uncount(*part);
             CopyJob& job = group_.new_job(source_, data_, nullptr);
             job.join(*part);
-            job.start();
+            group_.copies().wait(job);
         }
+        group_.copies().look_again();
         next_piece();
         return;
     }
@@ -206,6 +239,7 @@ void CopyJob::part_ends(Part& part, bool copied) noexcept {
     } else {
         last_link_ = part.link;
     }
+    uncount(part);
     if (copied && part.snapshot->valid()) {
         part.snapshot->publish(part);
         // What a write to the origin waits for must be durable; a write to the snapshot needs no more than this.
@@ -216,10 +250,9 @@ void CopyJob::part_ends(Part& part, bool copied) noexcept {
 }
 
 void CopyJob::end() noexcept {
-    if (buffer_) {
-        group_.env().reactor.buffers().give(buffer_, buffer_bytes_);
-        group_.give_memory(buffer_bytes_);
-    }
+    if (buffer_) group_.env().reactor.buffers().give(buffer_, buffer_bytes_);
+    if (copying_) group_.copies().copying(false);
+    group_.copies().give(memory_);
     Snapshot* const snapshot = snapshot_;
     Io* const io = io_;
     const IoStatus status = status_;

@@ -13,6 +13,7 @@ namespace udm::snapshot {
 class CopyJob;
 class OriginGroup;
 class Snapshot;
+class StoreAccount;
 
 // Consecutive chunks of one snapshot, on their way to consecutive chunks of its COW device. The job has it until it is
 // copied, the snapshot until it is let go.
@@ -29,6 +30,8 @@ struct Part final : WriteGather::Write {
     Extent source{};          // in the origin's sectors, clipped at its end
     Part* next = nullptr;     // of the job
     Part** link = nullptr;    // what points at it
+    std::uint64_t memory = 0;    // of the job when it joined: what its store has of the bounds (copies.hpp)
+    bool counted = false;        // … as a copy under way
     iovec segment{};
     Durable durable;
     List<Waiter> waiters;
@@ -53,6 +56,17 @@ class CopyJob final : public ListHook, private Layer {
     void add(Part& part) noexcept;
     // Whether it may have the part, too: it overlaps or follows what is there, and all of it is one piece.
     bool takes(const Part& part) const noexcept;
+    // Bytes of the buffer it needs, with one part more.
+    std::uint64_t memory() const noexcept;
+    std::uint64_t memory_with(const Part& part) const noexcept;
+
+    // --- for the bounds (copies.hpp) --------------------------------------------------------------------------------
+    StoreAccount& lead() const noexcept;    // the store of its first part
+    bool copies_data() const noexcept { return data_ == Data::origin || data_ == Data::origin_patched; }
+    // The snapshot was lost while it waited: it ends as soon as it starts.
+    bool pointless() const noexcept;
+    void admitted() noexcept { count(*parts_); }
+    void count(Part& part) noexcept;    // the part has joined within the bounds
     void start() noexcept;
     void cancel() noexcept;    // instead of start()
 
@@ -61,13 +75,13 @@ class CopyJob final : public ListHook, private Layer {
     friend class OriginGroup;
     void join(Part& part) noexcept;
     void next_piece() noexcept;
-    void memory_given() noexcept;
     void fill_piece() noexcept;       // there is a buffer
     void piece_ready() noexcept;      // it has the data
     void piece_done() noexcept;
     void piece_unreadable(IoStatus status) noexcept;
     void part_written(Part& part, IoStatus status) noexcept;
     void part_ends(Part& part, bool copied) noexcept;
+    void uncount(Part& part) noexcept;
     void end() noexcept;
     void on_complete(Io& io, Frame& frame) noexcept override;
 
@@ -82,8 +96,10 @@ class CopyJob final : public ListHook, private Layer {
     Part** last_link_ = &parts_;
     Sector at_{};
     Sectors piece_{};
+    std::uint64_t memory_ = 0;        // taken of the bounds
     std::byte* buffer_ = nullptr;
     std::size_t buffer_bytes_ = 0;
+    bool copying_ = false;
     unsigned pending_ = 0;
     IoStatus status_{IoStatus::ok};
 };

@@ -140,12 +140,28 @@ void OriginGroup::start_copies(OriginWrite& write) noexcept {
     std::stable_sort(found_.begin(), found_.end(),
                      [](const Part* a, const Part* b) { return a->source.first < b->source.first; });
     for (Part* part : found_) part->wait(wait_of(write));
-    for (std::size_t i = 0; i < found_.size();) {
-        CopyJob& job = new_job(*write.origin, CopyJob::Data::origin, nullptr);
-        job.add(*found_[i++]);
-        while (i < found_.size() && job.takes(*found_[i])) job.add(*found_[i++]);
-        job.start();
+    CopyJob* job = nullptr;
+    for (Part* part : found_) {
+        if (job && job->takes(*part)) {
+            const std::uint64_t memory = job->memory_with(*part);
+            if (copies_.admits(part->snapshot->account(), memory, memory - job->memory(), true)) {
+                job->add(*part);
+                job->count(*part);
+                continue;
+            }
+        }
+        if (job) job->start();
+        job = &new_job(*write.origin, CopyJob::Data::origin, nullptr);
+        job->add(*part);
+        const std::uint64_t memory = job->memory();
+        if (copies_.admits(job->lead(), memory, memory, true)) {
+            job->count(*part);
+        } else {    // it waits in its store's line, for others may go on
+            copies_.wait(*job);
+            job = nullptr;
+        }
     }
+    if (job) job->start();
     found_.clear();
 }
 
@@ -191,33 +207,13 @@ void OriginGroup::untrack(TrackedRead& read) noexcept {
     while (Waiter* waiter = waiters.pop_front_or_null()) waiter->woken(IoStatus::ok);
 }
 
-// --- memory of copies -----------------------------------------------------------------------------------------------
-
-bool OriginGroup::take_memory(CopyJob& job, std::size_t bytes) noexcept {
-    if (!starved_.empty() || !has_room(bytes)) {
-        starved_.push_back(job);
-        return false;
-    }
-    memory_out_ += bytes;
-    return true;
-}
-
-void OriginGroup::give_memory(std::size_t bytes) noexcept {
-    memory_out_ -= bytes;
-    while (!starved_.empty() && has_room(starved_.front().buffer_bytes_)) {
-        CopyJob& job = starved_.pop_front();
-        memory_out_ += job.buffer_bytes_;
-        job.memory_given();
-    }
-}
-
 // --- the origins of a reactor ---------------------------------------------------------------------------------------
 
 Origins::~Origins() { ASSERT((groups_.empty() && retired_.empty()) || Abandoning::now()); }
 
 OriginGroup& Origins::join(const DiskId& origin) {
     auto& group = groups_[origin];
-    if (!group) group = std::make_unique<OriginGroup>(env_);
+    if (!group) group = std::make_unique<OriginGroup>(env_, copies_);
     ++group->users;
     return *group;
 }

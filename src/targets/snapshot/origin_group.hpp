@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/target.hpp"
+#include "targets/snapshot/copies.hpp"
 #include "targets/snapshot/copy_job.hpp"
 #include "targets/snapshot/snapshot.hpp"
 
@@ -22,7 +23,7 @@ class StoreTarget;
 
 class OriginGroup {
   public:
-    explicit OriginGroup(Env& env) noexcept : env_{env}, writes_done_{env.reactor} {}
+    OriginGroup(Env& env, Copies& copies) noexcept : env_{env}, copies_{copies}, writes_done_{env.reactor} {}
 
     // --- writes, discards and zeroings of the origin ----------------------------------------------------------------
     // Null: taken. Else the caller submits it to `origin` (a frame of `layer` counts it until write_done()).
@@ -50,17 +51,12 @@ class OriginGroup {
     Part& new_part() noexcept { return parts_.take(); }
     void end(CopyJob& job) noexcept { jobs_.give(job); }
     void end(Part& part) noexcept { parts_.give(part); }
-    // Memory of copies under way, bounded (one may always go on), in the order in which it was asked for. False: the
-    // job's memory_given() will be called when there is room.
-    bool take_memory(CopyJob& job, std::size_t bytes) noexcept;
-    void give_memory(std::size_t bytes) noexcept;
+    Copies& copies() noexcept { return copies_; }
     Env& env() noexcept { return env_; }
     bool unused() const noexcept { return users == 0; }
     unsigned users = 0;    // targets and snapshots that refer to it
 
   private:
-    static constexpr std::size_t kMemoryMax = std::size_t{32} << 20;
-
     struct OriginWrite final : ListHook {
         OriginGroup* group = nullptr;
         Io* io = nullptr;
@@ -75,7 +71,6 @@ class OriginGroup {
 
     // True: nothing to wait for. Else it starts what is missing, and waits.
     bool look(OriginWrite& write) noexcept;
-    bool has_room(std::size_t bytes) const noexcept { return memory_out_ == 0 || memory_out_ + bytes <= kMemoryMax; }
     void look_at(Snapshot& snapshot, OriginWrite& write) noexcept;
     void start_copies(OriginWrite& write) noexcept;
     Wait& wait_of(OriginWrite& write) noexcept;
@@ -83,6 +78,7 @@ class OriginGroup {
     void submit(OriginWrite& write) noexcept;
 
     Env& env_;
+    Copies& copies_;
     std::vector<Snapshot*> snapshots_;    // largest chunks first
     List<TrackedRead> reads_;
     std::vector<Part*> found_;            // scratch of look()
@@ -92,8 +88,6 @@ class OriginGroup {
     Pool<Part> parts_;
     Pool<TrackedRead> tracked_;
     List<OriginWrite> held_;
-    List<CopyJob> starved_;
-    std::size_t memory_out_ = 0;
     std::uint64_t writes_out_ = 0;
     unsigned barrier_ = 0;
     Signal writes_done_;
@@ -102,7 +96,7 @@ class OriginGroup {
 // The origins of one reactor, by identity; and which COW device is whose.
 class Origins {
   public:
-    explicit Origins(Env& env) noexcept : env_{env}, finished_{env.reactor} {}
+    explicit Origins(Env& env) noexcept : env_{env}, copies_{env}, finished_{env.reactor} {}
     ~Origins();
 
     OriginGroup& join(const DiskId& origin);
@@ -114,12 +108,14 @@ class Origins {
 
     // Takes over a snapshot whose target goes away, and drops it when nothing is under way for it any more.
     void retire(std::unique_ptr<Snapshot> snapshot, bool claimed) noexcept;
+    Copies& copies() noexcept { return copies_; }
     Env& env() noexcept { return env_; }
 
   private:
     Job<void> finish(Snapshot* snapshot, bool claimed);
 
     Env& env_;
+    Copies copies_;
     std::map<DiskId, std::unique_ptr<OriginGroup>> groups_;
     std::map<DiskId, StoreTarget*> cows_;    // of snapshots that have no target any more, too
     std::vector<std::unique_ptr<Snapshot>> retired_;

@@ -309,7 +309,7 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
         job->add(part);
         done += given.count;
         if (done < wanted) continue;
-        job->start();
+        group_.copies().start(*job);
         return nullptr;
     }
     // Full. Unless the device has just shrunk, the request is of one chunk (see fits()) and nothing was allocated.
@@ -393,6 +393,7 @@ void Snapshot::invalidate(std::string why) noexcept {
     why_invalid_ = std::move(why);
     if (events_) events_->raise(EventKind::target, "snapshot invalid: " + why_invalid_);
     marking_ = true;
+    group_.copies().look_again();    // copies that wait for it needn't
     env_.reactor.jobs().spawn(mark_invalid());
 }
 

@@ -14,6 +14,7 @@
 #include "core/target.hpp"
 #include "port/disk.hpp"
 #include "services/write_gather.hpp"
+#include "targets/snapshot/copies.hpp"
 #include "targets/snapshot/exception_table.hpp"
 #include "targets/snapshot/store.hpp"
 
@@ -93,6 +94,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     Store& store() noexcept { return *store_; }
     const ExceptionTable& table() const noexcept { return table_; }
     WriteGather& gather() noexcept { return gather_; }
+    StoreAccount& account() noexcept { return account_; }
     OpenDevice& origin() noexcept { return *config_.origin; }
     OpenDevice& cow() noexcept { return *config_.cow; }
     const Config& config() const noexcept { return config_; }
@@ -155,6 +157,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     ExceptionTable table_;
     ReserveTask reserve_task_{table_};
     WriteGather gather_;
+    StoreAccount account_;
     // In copy, by chunk: in one place in memory, since every request looks.
     struct InCopy {
         Chunk first, end;

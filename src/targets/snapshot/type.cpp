@@ -19,6 +19,9 @@ bool same_word(std::string_view a, std::string_view b) {
     });
 }
 
+constexpr std::string_view kCowThreshold = "snapshot_cow_threshold", kCopyThrottle = "snapshot_copy_throttle";    // the kernel's
+constexpr std::string_view kCopyMemory = "snapshot_copy_memory";
+
 // Owns the origins, since it is made first and destroyed last of the two.
 class OriginType final : public TargetType {
   public:
@@ -32,6 +35,19 @@ class OriginType final : public TargetType {
         auto origin = args.opener.open(args.words[0], args.mode == TableMode::read_only ? OpenMode::read : OpenMode::write);
         if (!origin) return fail(origin.error().code, "Cannot get target device: " + origin.error().message);
         return std::make_unique<OriginTarget>(*origins_, std::move(*origin), args.extent());
+    }
+    std::vector<Parameter> parameters() const override {
+        const CopyLimits& limits = origins_->copies().limits;
+        return {{kCowThreshold, limits.per_store, 0, 1'000'000, "copies under way for one snapshot at most; 0: one at a time"},
+                {kCopyThrottle, limits.percent, 1, 100, "percent of the time in which snapshots' data may be copied"},
+                {kCopyMemory, limits.bytes, 0, std::uint64_t{1} << 40, "bytes of memory for all copies at most; 0: one at a time", true}};
+    }
+    void set_parameter(std::string_view name, std::uint64_t value) noexcept override {
+        CopyLimits& limits = origins_->copies().limits;
+        if (name == kCowThreshold) limits.per_store = value;
+        if (name == kCopyThrottle) limits.percent = value;
+        if (name == kCopyMemory) limits.bytes = value;
+        origins_->copies().look_again();
     }
 
   private:
