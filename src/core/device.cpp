@@ -212,7 +212,8 @@ void Device::finish(Io& io, IoStatus status, bool inside_submit) noexcept {
         if (counters_.in_flight == 0) idle_signal_.notify_all();
         return;
     } else {
-        if (status == IoStatus::requeue) status = IoStatus::io_error;
+        // It was in range and aligned when it went down: a disk below is not what it was.
+        if (status == IoStatus::requeue || status == IoStatus::invalid) status = IoStatus::io_error;
         if (io.op == Op::flush) unflushed_ = wrote_something();
         ++counter(io.op).errors;
     }

@@ -61,16 +61,20 @@ void FileDisk::refresh() noexcept {
     shrunk_ = false;
 }
 
+// Not by end(), which could wrap around.
+bool FileDisk::fits(const Extent& extent) const noexcept {
+    return extent.length <= limits_.size && extent.first.v <= limits_.size.v - extent.length.v;
+}
+
 void FileDisk::submit(Io& io) noexcept {
     ASSERT(loop_.is_current());
     if (io.op != Op::flush) {
         const std::uint64_t sectors = limits_.logical_block >> kSectorShift;
         const bool aligned =
             sectors == 1 || (io.extent.first.v % sectors == 0 && io.extent.length.v % sectors == 0);
-        // Not by end(), which could wrap around.
-        const bool fits =
-            io.extent.length <= limits_.size && io.extent.first.v <= limits_.size.v - io.extent.length.v;
-        if (!fits || !aligned) return loop_.complete_later(io, IoStatus::invalid);
+        // Not in the size known: perhaps in the one it has now.
+        if (!fits(io.extent)) refresh();
+        if (!fits(io.extent) || !aligned) return loop_.complete_later(io, IoStatus::invalid);
         if (io.is_write() && limits_.read_only) return loop_.complete_later(io, IoStatus::read_only);
         if (!io.extent.length) return loop_.complete_later(io, IoStatus::ok);
     } else if (memory_ || limits_.read_only) {

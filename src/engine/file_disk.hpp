@@ -30,6 +30,7 @@ class FileDisk final : public Disk {
     bool serve_in_place(Io& io) noexcept;
     bool transfer_in_place(Io& io) noexcept;
     bool find_status_in_place(Io& io) noexcept;
+    bool fits(const Extent& extent) const noexcept;
     void report_shrunk() noexcept;
 
     Loop& loop_;

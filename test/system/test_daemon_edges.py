@@ -182,3 +182,31 @@ def test_a_daemon_that_is_too_busy_to_accept_keeps_its_socket(folder):
         assert os.path.exists(path)
         for each in waiting:
             each.close()
+
+
+@pytest.mark.parametrize("engine", ["uring", "threads"])
+def test_a_file_that_shrank_fails_and_serves_again_when_it_has_grown(folder, engine):
+    path = image(folder, size=8 << 20)
+    with udmtest.Daemon(folder, arguments=["--engine", engine]) as daemon:
+        daemon.create("vol", f"0 16384 linear {path} 0")
+        uri = daemon.export("vol")
+        handle = client(uri)
+        handle.pwrite(b"Z" * 4096, 4 << 20)
+        os.truncate(path, 1 << 20)
+        client(uri).shutdown()  # a new connection looks at the size again
+
+        def error_of(request):
+            with pytest.raises(nbd.Error) as failed:
+                request()
+            return failed.value.errno
+
+        # The request is right, as far as the client can know: EINVAL would be its fault.
+        assert error_of(lambda: handle.pread(4096, 4 << 20)) == "EIO"
+        assert error_of(lambda: handle.pwrite(b"A" * 4096, 6 << 20)) == "EIO"
+        assert os.path.getsize(path) == 1 << 20
+        os.truncate(path, 8 << 20)
+        assert handle.pread(4096, 4 << 20) == bytearray(4096)
+        os.unlink(path)
+        handle.pwrite(b"B" * 4096, 0)
+        assert handle.pread(4096, 0) == b"B" * 4096
+        handle.shutdown()
