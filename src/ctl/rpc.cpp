@@ -75,7 +75,7 @@ void RpcSession::handle_line(std::string_view line, std::string& out) {
             return refuse(rpc_code::kNoRequest, "a batch of more than 1024 requests");
         answers.batch = true;
         answers.calls.resize(request.size());
-        for (std::size_t i = 0; i < request.size(); ++i) run(request[i], answers.calls[i]);
+        run_batch(request, answers);
     } else {
         answers.calls.resize(1);
         run(request, answers.calls[0]);
@@ -85,6 +85,33 @@ void RpcSession::handle_line(std::string_view line, std::string& out) {
         append_answer(answers, out);
     } else {
         lines_.push_back(std::move(answers));
+    }
+}
+
+// A line of 1 MiB could ask for many GiB of answers, all in memory before it shows that they are too long.
+void RpcSession::run_batch(const Json& requests, Line& answers) {
+    std::size_t room = kLineMax - kBatchMax * kErrorBytes;  // an error fits for each, whatever comes
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        Call& call = answers.calls[i];
+        const auto refuse = [&](const char* why) {
+            call.answer = error_response(call.id, error_object(Failure{Errc::too_large, why}));
+        };
+        if (room == 0) {
+            call.wants_answer = !requests[i].is_object() || requests[i].contains("id");
+            if (call.wants_answer && requests[i].is_object()) call.id = requests[i]["id"];
+            if (to_line(call.id).size() > kErrorBytes / 4) call.id = nullptr;
+            refuse("not run: the answers before fill 1 MiB");
+            continue;
+        }
+        run(requests[i], call);
+        if (!call.wants_answer || call.pending) continue;
+        const std::size_t bytes = to_line(call.answer).size() + 1;
+        if (bytes > room) {
+            room = 0;
+            refuse("the batch's answers are longer than 1 MiB: ask for less (limit, after, device) or one by one");
+        } else {
+            room -= bytes;
+        }
     }
 }
 

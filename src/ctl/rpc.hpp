@@ -83,6 +83,7 @@ class RpcSession {
     std::optional<std::chrono::steady_clock::time_point> next_deadline() const noexcept;
 
   private:
+    static constexpr std::size_t kErrorBytes = 512;  // of an error that stands for an answer, at most
     struct Call {
         Json id;
         bool wants_answer = true;
@@ -94,6 +95,7 @@ class RpcSession {
         bool batch = false;
         std::size_t waiting = 0;
     };
+    void run_batch(const Json& requests, Line& answers);
     void run(const Json& request, Call& call);
     void finish(Call& call, std::function<Json()> result);
     bool look(Call& call, std::chrono::steady_clock::time_point now);

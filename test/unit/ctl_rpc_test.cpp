@@ -17,6 +17,7 @@ class EchoService final : public Service {
         if (method == "badly") throw RpcError{rpc_code::kBadParams, "parameter x is missing"};
         if (method == "throws") throw std::runtime_error{"out of luck"};
         if (method == "odd") throw Failure{static_cast<Errc>(98), "\xff\xfe is no UTF-8"};
+        if (method == "some") return {std::string(100 << 10, 'x'), nullptr};
         if (method == "long") return {std::string(2 << 20, 'x'), nullptr};
         if (method == "subscribe") {
             caller.subscribe(7);
@@ -166,6 +167,26 @@ TEST_F(Rpc, AWaitEndsAtItsDeadlineOrWithItsReason) {
     session.check_pending(out);
     EXPECT_EQ(Json::parse(out)["error"]["data"]["name"], "ENXIO");
     EXPECT_FALSE(session.next_deadline().has_value());
+}
+
+TEST_F(Rpc, ABatchRunsNoFurtherThanItsAnswersFit) {
+    std::string batch;
+    for (int i = 0; i < 20; ++i) {
+        batch += batch.empty() ? "[" : ",";
+        batch += R"({"jsonrpc":"2.0","id":)" + std::to_string(i) + R"(,"method":"some"})";
+    }
+    const Json answers = ask(batch + "]");
+    ASSERT_EQ(answers.size(), 20u);
+    EXPECT_LT(service.calls, 8);
+    for (int i = 0; i < 20; ++i) {
+        const Json& answer = answers[static_cast<std::size_t>(i)];
+        EXPECT_EQ(answer["id"], i);
+        if (i < service.calls - 1) {
+            EXPECT_EQ(answer["result"].get<std::string>().size(), 100u << 10);
+        } else {
+            EXPECT_EQ(answer["error"]["data"]["name"], "E2BIG");
+        }
+    }
 }
 
 TEST_F(Rpc, ABatchWithAWaitIsAnsweredWhenTheWaitIs) {
