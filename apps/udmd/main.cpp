@@ -1,6 +1,6 @@
 // udmd: puts the parts together, brings up what the state directory has, and serves until told to stop.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -12,12 +12,14 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <utility>
 
 #include "apps/udmd/background.hpp"
 #include "apps/udmd/engine_host.hpp"
 #include "apps/udmd/logging.hpp"
 #include "apps/udmd/nbd_exports.hpp"
 #include "apps/udmd/options.hpp"
+#include "apps/udmd/stop_deadline.hpp"
 #include "ctl/api.hpp"
 #include "ctl/fd.hpp"
 #include "ctl/rpc_server.hpp"
@@ -80,8 +82,9 @@ class PidFile {
         written_ = true;
         return std::fclose(file) == 0;
     }
-    ~PidFile() {
-        if (written_) ::unlink(path_.c_str());
+    ~PidFile() { remove(); }
+    void remove() {
+        if (std::exchange(written_, false)) ::unlink(path_.c_str());
     }
 
   private:
@@ -102,6 +105,25 @@ void wait_for_stop(const ctl::Fd& signals, const ctl::Fd& asked) {
     } else {
         ctl::log_info("", "asked to stop");
     }
+}
+
+// Requests in a device that was suspended below another end only if somebody resumes it, and nobody can any more.
+constexpr std::chrono::seconds kPatienceWithSuspended{5};
+
+void stop(const Options& options, ctl::Devices& devices, ctl::Exports& exports, ctl::RpcServer& server, PidFile& pid_file) {
+    std::chrono::seconds patience{options.stop_timeout};
+    std::string waits_for;
+    if (const auto below = devices.suspended_below(); !below.empty()) {
+        patience = std::min(patience, kPatienceWithSuspended);
+        waits_for = fmt::format(" ({} suspended below other devices)", fmt::join(below, ", "));
+    }
+    const StopDeadline deadline{patience, waits_for, [&pid_file] { pid_file.remove(); }};
+    sd_notify(0, "STOPPING=1\nSTATUS=ending exports");
+    exports.begin_stop();
+    server.stop();
+    exports.stop();
+    sd_notify(0, "STATUS=suspending devices");
+    devices.stop();
 }
 
 int serve(const Options& options, Background& background) {
@@ -150,12 +172,7 @@ int serve(const Options& options, Background& background) {
 
     wait_for_stop(signals, stop_asked);
     unblock_signals();
-    sd_notify(0, "STOPPING=1\nSTATUS=ending exports");
-    exports.begin_stop();
-    server.stop();
-    exports.stop();
-    sd_notify(0, "STATUS=suspending devices");
-    devices.stop();
+    stop(options, devices, exports, server, pid_file);
     ctl::log_info("", "stopped");
     return 0;
 }

@@ -52,6 +52,10 @@ std::optional<int> parse_options(int argc, char** argv, Options& options) {
     app.add_option("--clients", options.clients, "Control clients at a time")
         ->check(CLI::Range(1u, 4096u))
         ->capture_default_str();
+    app.add_option("--stop-timeout", options.stop_timeout,
+                   "Seconds a stop waits for requests under way before it ends without them, as a crash would")
+        ->check(CLI::Range(1u, 3600u))
+        ->capture_default_str();
     app.add_option("--pid-file", options.pid_file, "File to write the process id to");
     app.add_option("--log-level", level, "What to log: debug, info, warning, error")
         ->check(CLI::IsMember({"debug", "info", "warning", "error"}))

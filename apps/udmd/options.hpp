@@ -18,6 +18,7 @@ struct Options {
     std::string pid_file;
     std::string log_file;
     unsigned clients = 64;
+    unsigned stop_timeout = 60;    // seconds
     bool background = false;
     ctl::LogLevel log_level = ctl::LogLevel::info;
     EngineConfig engine;

@@ -83,6 +83,8 @@ class Devices {
     void remove_unused();
     // Before stop(): suspended devices that are exported and that no table uses end the requests they hold back.
     void let_go_held_back();
+    // Names of devices that are suspended while tables of others stand on them.
+    std::vector<std::string> suspended_below() const;
     // Suspends all devices, those that use others first, and lets them go; the state stays as it is.
     void stop();
     std::vector<std::string> warnings() const;

@@ -438,6 +438,15 @@ void Devices::let_go_held_back() {
     }
 }
 
+std::vector<std::string> Devices::suspended_below() const {
+    std::vector<std::string> names;
+    for (const RecordPtr& record : registry_.all()) {
+        const std::lock_guard lock{registry_.mutex};
+        if (record->suspended && record->table_opens != 0) names.push_back(record->name);
+    }
+    return names;
+}
+
 void Devices::stop() {
     stopping_ = true;
     for (const RecordPtr& record : registry_.top_down()) {

@@ -125,7 +125,11 @@ class Daemon:
         assert self.process.returncode == 0, f"udmd ended with {self.process.returncode}:\n{self.read_log()}"
 
     def kill(self):
-        self._end(signal.SIGKILL, 30.0)
+        self.kill_by(signal.SIGKILL)
+
+    def kill_by(self, how):
+        """Whatever comes of it: .process.returncode."""
+        self._end(how, 30.0)
 
     def _end(self, how, timeout):
         if self.connection:

@@ -13,6 +13,7 @@ import pytest
 
 import udmtest
 from udmtest import RpcError
+from volume import Volume
 
 
 def image(folder, name="image", size=1 << 20):
@@ -410,3 +411,29 @@ def settled(pid):
     before = switches(pid)
     udmtest.let_time_pass(0.2)
     return switches(pid) == before
+
+
+def test_a_stop_does_not_wait_for_ever_for_what_a_suspended_device_holds(folder):
+    with open(f"{folder}/image", "xb") as file:
+        file.truncate(1 << 20)
+    with udmtest.Daemon(folder, state_dir=True) as daemon:
+        daemon.udmsetup("create", "low", "--table", f"0 2048 linear {folder}/image 0")
+        daemon.udmsetup("create", "vol", "--table", "0 2048 linear udm:low 0")
+        with Volume(daemon, "vol") as volume:
+            volume.write(0, b"a" * 4096)
+            volume.flush()
+        handle = nbd.NBD()
+        handle.connect_uri(daemon.export("vol"))
+        daemon.udmsetup("suspend", "--noflush", "--nolockfs", "low")
+        buffer = nbd.Buffer.from_bytearray(bytearray(b"b" * 4096))
+        write = handle.aio_pwrite(buffer, 0)
+        started = time.monotonic()
+        daemon.kill_by(signal.SIGTERM)
+        assert daemon.process.returncode == 1 and time.monotonic() - started < 20
+        assert "low" in daemon.read_log().splitlines()[-1] and "still under way" in daemon.read_log()
+        with pytest.raises(nbd.Error):
+            while not handle.aio_command_completed(write):
+                handle.poll(-1)
+        daemon.start()
+        with Volume(daemon, "vol") as volume:
+            assert volume.read(0, 4096) == b"a" * 4096
