@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace udm {
@@ -129,6 +130,7 @@ void ThreadsLoop::attempt_round() noexcept {
 
 void ThreadsLoop::turn(bool wait, Nanoseconds deadline) noexcept {
     attempt_round();
+    if (has_timers()) deadline = std::min(deadline, next_deadline());  // one may have been armed by that
     const bool idle = wait && !has_ready() && attempts_.empty();
     if (idle && fall_asleep()) {
         collect(true, deadline);
