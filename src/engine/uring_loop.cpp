@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace udm {
@@ -186,6 +187,11 @@ io_uring_sqe* UringLoop::next_entry() noexcept {
 void UringLoop::start(Operation& op) noexcept {
     ASSERT(is_current());
     if (op.kind == Operation::Kind::call) return perform_later(op);
+    if (op.kind == Operation::Kind::send) return sends_.push_back(op);
+    enqueue(op);
+}
+
+void UringLoop::enqueue(Operation& op) noexcept {
     io_uring_sqe* sqe = waiting_.empty() ? next_entry() : nullptr;
     if (!sqe) {
         waiting_.push_back(op);
@@ -264,7 +270,26 @@ void UringLoop::cancel(Operation& op) noexcept {
     io_uring_sqe_set_data(sqe, nullptr);
 }
 
+// A send to a socket that has room ends at once, so a call to the ring that sends does not wait, and another
+// one has to. A single send goes by a call of its own, and the ring's only call waits (measured: 5 % of the
+// CPU at depth 1, up to 11 % at depth 32). Several are cheaper by the ring, all in one.
+void UringLoop::start_sends() noexcept {
+    Operation* op = sends_.pop_front_or_null();
+    if (op && sends_.empty()) {
+        const ssize_t n = ::sendmsg(op->file->fd, op->message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n >= 0) {
+            op->done(static_cast<int>(n));  // which starts the rest, if it was not all
+            op = sends_.pop_front_or_null();
+        }
+    }
+    for (; op; op = sends_.pop_front_or_null()) enqueue(*op);
+}
+
 void UringLoop::turn(bool wait_allowed, Nanoseconds deadline) noexcept {
+    start_sends();
+    // What ended by that may have given us something to do, or a timer.
+    if (has_ready()) wait_allowed = false;
+    if (has_timers()) deadline = std::min(deadline, next_deadline());
     while (!waiting_.empty()) {
         io_uring_sqe* sqe = next_entry();
         if (!sqe) break;
@@ -312,6 +337,7 @@ void UringLoop::reap() noexcept {
 
 void UringLoop::drop_all() noexcept {
     waiting_.abandon();
+    sends_.abandon();
     io_uring_sqe* sqe = next_entry();
     if (sqe) {
         if (plain_) {

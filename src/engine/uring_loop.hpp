@@ -43,7 +43,9 @@ class UringLoop final : public Loop, private BufferPool::SlabListener {
     int set_up(unsigned entries) noexcept;
     void register_tables();
     io_uring_sqe* next_entry() noexcept;
+    void enqueue(Operation& op) noexcept;
     void fill(io_uring_sqe& sqe, Operation& op) noexcept;
+    void start_sends() noexcept;
     void submit() noexcept;
     void wait(Nanoseconds deadline) noexcept;
     void reap() noexcept;
@@ -57,6 +59,7 @@ class UringLoop final : public Loop, private BufferPool::SlabListener {
     io_uring ring_{};
     std::uint64_t in_flight_ = 0;
     List<Operation> waiting_;  // for room in the queue
+    List<Operation> sends_;    // of this turn
     WakeOperation wake_;
 
     SlabTable slabs_;

@@ -9,6 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <functional>
+#include <future>
 #include <thread>
 
 #include "test/contract/engine_fixture.hpp"
@@ -21,7 +23,10 @@ class Witness final : public StreamHandler {
   public:
     explicit Witness(Reactor& reactor) : reactor_{reactor} {}
     void received(ssize_t n) noexcept override { note(received_, n); }
-    void sent(int status) noexcept override { note(sent_, status); }
+    void sent(int status) noexcept override {
+        if (when_sent) when_sent();
+        note(sent_, status);
+    }
     void closed() noexcept override { note(closed_, 0); }
 
     ssize_t wait_received() { return wait(received_); }
@@ -33,6 +38,7 @@ class Witness final : public StreamHandler {
     }
 
     std::unique_ptr<Stream> stream;
+    std::function<void()> when_sent;
     bool calling = false;  // of recv, send or close: nothing may come back inside
 
   private:
@@ -188,6 +194,28 @@ TEST_P(StreamContract, SendsPiecesOfLengthZero) {
     send({{a, 0}, {a, 2}, {b, 0}, {b, 2}, {b, 0}});
     EXPECT_EQ(witness_->wait_sent(), 0);
     EXPECT_EQ(read_peer(4), (std::vector<char>{'a', 'b', 'c', 'd'}));
+}
+
+// Nothing else wakes the loop: what begins when a send ends must not wait for something else to end.
+TEST_P(StreamContract, ATimerAndATaskThatASendsEndStartsAreNotForgotten) {
+    struct Late final : Timer {
+        void expired() noexcept override { done.set_value(); }
+        std::promise<void> done;
+    } timer;
+    struct Next final : Task {
+        void run() noexcept override { done.set_value(); }
+        std::promise<void> done;
+    } task;
+    char a[] = "ab";
+    witness_->when_sent = [&] { reactor().arm(timer, reactor().now() + 20 * kMillisecond); };
+    send({{a, 2}});
+    EXPECT_EQ(timer.done.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    EXPECT_EQ(witness_->wait_sent(), 0);
+
+    witness_->when_sent = [&] { reactor().post(task); };
+    send({{a, 2}});
+    EXPECT_EQ(task.done.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    EXPECT_EQ(witness_->wait_sent(), 0);
 }
 
 TEST_P(StreamContract, SendsAndReceivesAtTheSameTime) {
