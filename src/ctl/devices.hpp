@@ -138,6 +138,7 @@ class Devices {
     unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
     DiskId identity_of(const std::string& word) const;
+    std::vector<TableLine> lines_elsewhere(const Record& user, unsigned home, std::string& name) const;
     void check_store(const Record& record, unsigned home, const TableLine& line) const;
     void check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const;
     void drop_idle_device(Record& record);

@@ -223,6 +223,18 @@ unsigned Devices::choose_home(const RecordPtr& record, const std::vector<TableLi
     return home;
 }
 
+// The lines of both its tables, unless it lives here.
+std::vector<TableLine> Devices::lines_elsewhere(const Record& user, unsigned home, std::string& name) const {
+    std::vector<TableLine> lines;
+    const std::lock_guard lock{registry_.mutex};
+    if (!user.device || user.home == home) return lines;
+    name = user.name;
+    for (const auto* slot : {&user.live, &user.inactive}) {
+        if (*slot) lines.insert(lines.end(), (*slot)->lines.begin(), (*slot)->lines.end());
+    }
+    return lines;
+}
+
 // A store has one owner. Those of one home are known there (targets/snapshot); here are the others (defect N27).
 void Devices::check_store(const Record& record, unsigned home, const TableLine& line) const {
     const std::string cow = snapshot_cow(line);
@@ -230,17 +242,9 @@ void Devices::check_store(const Record& record, unsigned home, const TableLine& 
     const DiskId id = identity_of(cow);
     if (id.kind == DiskId::Kind::none) return;
     for (const RecordPtr& user : registry_.users_of(id)) {
-        std::vector<TableLine> theirs;
+        if (user.get() == &record) continue;
         std::string name;
-        {
-            const std::lock_guard lock{registry_.mutex};
-            if (user.get() == &record || !user->device || user->home == home) continue;
-            name = user->name;
-            for (const auto* slot : {&user->live, &user->inactive}) {
-                if (*slot) theirs.insert(theirs.end(), (*slot)->lines.begin(), (*slot)->lines.end());
-            }
-        }
-        for (const TableLine& other : theirs) {
+        for (const TableLine& other : lines_elsewhere(*user, home, name)) {
             const std::string other_cow = snapshot_cow(other);
             if (other_cow.empty() || identity_of(other_cow) != id) continue;
             throw Failure{Errc::bad_argument,
@@ -267,16 +271,9 @@ void Devices::check_family(const Record& record, unsigned home, const std::vecto
         if (id.kind == DiskId::Kind::none) continue;
         std::string elsewhere;
         for (const RecordPtr& user : registry_.users_of(id)) {
-            std::vector<TableLine> theirs;
+            if (user.get() == &record) continue;
             std::string name;
-            {
-                const std::lock_guard lock{registry_.mutex};
-                if (user.get() == &record || !user->device || user->home == home) continue;
-                name = user->name;
-                if (user->live) theirs = user->live->lines;
-                if (user->inactive)
-                    theirs.insert(theirs.end(), user->inactive->lines.begin(), user->inactive->lines.end());
-            }
+            const std::vector<TableLine> theirs = lines_elsewhere(*user, home, name);
             const bool conflicts = std::any_of(theirs.begin(), theirs.end(), [&](const TableLine& other) {
                 const std::string other_base = snapshot_base(other);
                 return !other_base.empty() &&
@@ -324,8 +321,17 @@ void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& l
     auto table =
         must(Table::build(lines, read_only ? TableMode::read_only : TableMode::read_write, context), name);
     must(call_on(env.reactor, [&] { return load_into(&device, &table); }), name);
-    const std::lock_guard lock{registry_.mutex};
-    record->inactive = SlotText{lines, read_only, opener.minors()};
+    {
+        const std::lock_guard lock{registry_.mutex};
+        record->inactive = SlotText{lines, read_only, opener.minors()};
+    }
+    // Again, now that others see it: another load may have passed the check at the same time.
+    try {
+        check_family(*record, home, lines);
+    } catch (const Failure&) {
+        clear_step(*record);
+        throw;
+    }
 }
 
 void Devices::rename_step(Record& record, const std::string& name) {

@@ -1,4 +1,6 @@
 // What one can do with devices by name: Linux's rules (substrate.md 5.1), and what the registry adds.
+#include <atomic>
+#include <barrier>
 #include <thread>
 
 #include "test/unit/ctl_world.hpp"
@@ -129,6 +131,33 @@ TEST_F(DevicesOf, DeferredRemovalHappensWhenTheLastUserGoes) {
     EXPECT_FALSE(devices->remove(named("high"), true, false));
     while (devices->registry().try_find(named("low"))) std::this_thread::yield();
     EXPECT_TRUE(state->all("device/").empty());
+}
+
+TEST_F(DevicesOf, AStoreHasOneOwnerThoughTwoAskForItAtOnce) {
+    create("one", "0 2048 snapshot-origin " + file("one.img"));
+    create("two", "0 2048 snapshot-origin " + file("two.img"));
+    ASSERT_NE(info("one")["home"], info("two")["home"]);
+    for (int round = 0; round < 60; ++round) {
+        const std::string cow = file("cow" + std::to_string(round));
+        std::barrier together{2};
+        std::atomic<int> loaded = 0;
+        const auto take = [&](const std::string& name, const std::string& origin) {
+            together.arrive_and_wait();
+            try {
+                create(name, "0 2048 snapshot " + (folder / origin) + " " + cow + " P 16");
+                ++loaded;
+            } catch (const Failure& failure) {
+                EXPECT_NE(failure.error().message.find("is the store of"), std::string::npos) << failure.what();
+            }
+        };
+        std::thread other{[&] { take("b", "two.img"); }};
+        take("a", "one.img");
+        other.join();
+        ASSERT_LE(loaded, 1) << "round " << round;
+        for (const char* name : {"a", "b"}) {
+            if (devices->registry().try_find(named(name))) devices->remove(named(name), false, false);
+        }
+    }
 }
 
 TEST_F(DevicesOf, ANameIsFreeWhenTheStateForgotItAndANumberWhenItsDeviceIsGone) {
