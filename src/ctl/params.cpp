@@ -28,14 +28,14 @@ std::uint64_t number_of(const Json& value, const char* name, std::uint64_t max) 
 }
 
 DeviceKey key_of(const Json& value, const char* name) {
-    constexpr std::string_view kForms =
+    constexpr std::string_view kKeyForms =
         R"(a device's name, or exactly one of {"name":…}, {"uuid":…}, {"major":…,"minor":…})";
     DeviceKey key;
     if (value.is_string()) {
         key.name = text_of(value, name);
         return key;
     }
-    if (!value.is_object()) throw wrong(name, kForms);
+    if (!value.is_object()) throw wrong(name, kKeyForms);
     unsigned ways = 0;
     bool major = false;
     for (const auto& [word, member] : value.items()) {
@@ -52,10 +52,10 @@ DeviceKey key_of(const Json& value, const char* name) {
             key.major = static_cast<std::uint32_t>(number_of(member, name, 0xFFFFFFFF));
             major = true;
         } else {
-            throw wrong(name, kForms);
+            throw wrong(name, kKeyForms);
         }
     }
-    if (ways != 1 || major != key.minor.has_value()) throw wrong(name, kForms);
+    if (ways != 1 || major != key.minor.has_value()) throw wrong(name, kKeyForms);
     return key;
 }
 

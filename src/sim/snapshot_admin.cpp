@@ -4,7 +4,6 @@
 #include "sim/snapshot_run.hpp"
 
 namespace udm {
-namespace {
 
 // co_await of a record of a lost store.
 class RecordWait final : LostStores::Recorded {
@@ -25,8 +24,6 @@ class RecordWait final : LostStores::Recorded {
     const std::string& words_;
     std::coroutine_handle<> awaiting_;
 };
-
-}  // namespace
 
 void SnapshotRun::start(Job<void> job) {
     ASSERT(!admin_busy_);

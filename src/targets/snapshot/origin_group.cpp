@@ -232,11 +232,12 @@ void Origins::retire(std::unique_ptr<Snapshot> snapshot, bool claimed) noexcept 
     env_.reactor.jobs().spawn(finish(retired_.back().get(), claimed));
 }
 
+bool Origins::is_leaving(const DiskId& cow) const noexcept {
+    return std::any_of(retired_.begin(), retired_.end(), [&](const auto& s) { return s->cow().id() == cow; });
+}
+
 Job<StoreTarget*> Origins::claim_cow(DiskId cow, StoreTarget* target) {
-    const auto leaving = [&] {
-        return std::any_of(retired_.begin(), retired_.end(), [&](const auto& s) { return s->cow().id() == cow; });
-    };
-    while (leaving()) {
+    while (is_leaving(cow)) {
         auto wait = finished_.wait();
         co_await wait;
     }

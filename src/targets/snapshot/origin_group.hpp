@@ -118,6 +118,8 @@ class Origins {
     Copies copies_;
     std::map<DiskId, std::unique_ptr<OriginGroup>> groups_;
     std::map<DiskId, StoreTarget*> cows_;    // of snapshots that have no target any more, too
+    bool is_leaving(const DiskId& cow) const noexcept;    // its snapshot's last commits are under way
+
     std::vector<std::unique_ptr<Snapshot>> retired_;
     Signal finished_;
 };

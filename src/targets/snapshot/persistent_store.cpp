@@ -7,7 +7,6 @@
 #include <cstring>
 
 namespace udm::snapshot {
-namespace {
 
 // A buffer that goes back to its pool with its scope, also when a job is destroyed in a power cut.
 class PooledBuffer {
@@ -24,6 +23,8 @@ class PooledBuffer {
     std::size_t bytes_;
     std::byte* data_;
 };
+
+namespace {
 
 constexpr std::size_t kReadPiece = 128 * 1024;
 constexpr std::uint64_t kZeroPiece = 512 * 1024;    // decision 19

@@ -99,7 +99,6 @@ Job<void> Snapshot::finish() {
     } while (!idle());    // its last commit may have failed, and then the store is being marked
 }
 
-namespace {
 // co_await of a sync of a store.
 class SyncWait final : Waiter {
   public:
@@ -120,7 +119,6 @@ class SyncWait final : Waiter {
     std::coroutine_handle<> awaiting_;
     IoStatus status_{IoStatus::ok};
 };
-}  // namespace
 
 Job<IoStatus> Snapshot::commit() {
     if (!valid_) co_return IoStatus::ok;
