@@ -62,8 +62,15 @@ Job<void> SnapshotRun::boot() {
     }
     origin_mapped_ = &machine.create("origin");
     const std::string table = origin_table();
+    const std::uint64_t before = origin_->causes();
     auto loading = machine.load(*origin_mapped_, table, TableMode::read_write);
-    const auto loaded = co_await loading;
+    auto loaded = co_await loading;
+    if (!loaded && origin_->causes() != before) {    // a merge's store, on a disk that fails: nothing can be had until it is well
+        steps::heal(*merging_->cow);
+        steps::heal(*origin_disk_);
+        auto again = machine.load(*origin_mapped_, table, TableMode::read_write);
+        loaded = co_await again;
+    }
     if (!loaded) clients_.violate("the origin's table cannot be loaded: " + loaded.error().message);
     for (Slot& slot : slots_) {
         if (slot.committed) {

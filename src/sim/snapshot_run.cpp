@@ -16,6 +16,7 @@ constexpr std::uint64_t kFirstContent = std::uint64_t{1} << 30;    // the write 
 bool SnapshotRun::OriginVolume::excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const {
     // An error of the flush that goes with a suspend is owed to the next flush from above.
     if (op == Op::flush && causes() != faulted_at_boot) return true;
+    if (run_.merging_ && causes() != run_.merge_faulted_) return true;    // what waits for a merge fails with it
     return Volume::excuses(op, status, causes_at_begin);
 }
 
@@ -26,6 +27,7 @@ void SnapshotRun::OriginVolume::submitted(Op op, Extent extent, std::uint64_t wr
 
 bool SnapshotRun::SnapshotVolume::excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const {
     if (Volume::excuses(op, status, causes_at_begin)) return true;
+    if (op == Op::discard && status == IoStatus::unsupported) return true;    // another table came between
     if (op == Op::flush && causes() != faulted_at_boot) return true;
     const std::string words = Machine::status(*slot_.mapped);
     // Whether it may be so is checked where the status is looked at.
@@ -92,7 +94,11 @@ bool SnapshotRun::may_be_broken(const Slot& slot) const noexcept {
            origin_disk_->count(Op::read).faulted != slot.origin_faulted_at_take;
 }
 
-std::string SnapshotRun::origin_table() const { return fmt::format("0 {} snapshot-origin {}", setup_.sectors, origin_words()); }
+std::string SnapshotRun::origin_table() const {
+    if (!merging_) return fmt::format("0 {} snapshot-origin {}", setup_.sectors, origin_words());
+    return fmt::format("0 {} {} {} sim:{} {} {}", setup_.sectors, turned_ ? "snapshot" : "snapshot-merge", origin_words(),
+                       merging_->cow_name, merging_->store == Store::overflow ? "PO" : "P", merging_->setup.chunk);
+}
 
 std::string SnapshotRun::snapshot_table(const Slot& slot) const {
     static constexpr const char* kLetters[] = {"P", "PO", "N"};
@@ -106,16 +112,17 @@ void SnapshotRun::run() {
     start_boot();
     if (!finish_boot()) return;
     for (const Step& one : history_.steps) {
+        if (lost_) restore_backup();
         if (gave_up_ || outcome_.failed()) break;
         clients_.let(one.pause);
         step(one);
     }
-    if (!gave_up_ && !outcome_.failed()) the_end();
+    if (!gave_up_ && !lost_ && !outcome_.failed()) the_end();
 }
 
 Volume* SnapshotRun::volume_for(std::uint64_t which) {
     if (which >= 1 && which <= kSlots && slots_[which - 1].live) return slots_[which - 1].volume.get();
-    return booted_ ? origin_.get() : nullptr;
+    return booted_ && !origin_busy_ ? origin_.get() : nullptr;
 }
 
 void SnapshotRun::step(const Step& step) {
@@ -138,11 +145,11 @@ void SnapshotRun::step(const Step& step) {
             return;
         default: break;
     }
-    if (!booted_ || !wait_for_admin()) return;
+    if (!booted_ || !wait_for_admin() || lost_) return;
     switch (step.kind) {
         case steps::kTake: {
             Slot& slot = slots_[step.a];
-            if (!slot.mapped) start(take(&slot, static_cast<Store>(step.b), static_cast<steps::Way>(step.c), step.d == 1));
+            if (!slot.mapped && !merging_) start(take(&slot, static_cast<Store>(step.b), static_cast<steps::Way>(step.c), step.d == 1));
             break;
         }
         case steps::kDrop: {
@@ -170,7 +177,7 @@ void SnapshotRun::step(const Step& step) {
             break;
         }
         case steps::kReload: start(reload()); break;
-        default: UNREACHABLE();
+        default: merge_step(step);
     }
 }
 
@@ -211,7 +218,7 @@ void SnapshotRun::power_cut(const Step& step) {
             if (slot.volume) volumes.push_back(slot.volume.get());
         }
         clients_.power_cut(volumes);
-        admin_busy_ = false;
+        admin_busy_ = origin_busy_ = false;
         origin_mapped_ = below_mapped_ = nullptr;
         origin_->being_taken = nullptr;
         for (Slot& slot : slots_) {
@@ -229,6 +236,8 @@ void SnapshotRun::power_cut(const Step& step) {
 }
 
 void SnapshotRun::compare_all() {
+    check_merge("before it is compared");
+    if (lost_) return;
     if (!clients_.compare(*origin_)) {
         clients_.violate("reads of the origin do not end");
         gave_up_ = true;
@@ -286,6 +295,8 @@ void SnapshotRun::the_end() {
         clients_.violate(fmt::format("{} requests do not end", clients_.in_flight()));
         return;
     }
+    end_merge();
+    if (outcome_.failed() || lost_) return;
     check_progress();
     if (outcome_.failed()) return;
     compare_all();

@@ -33,7 +33,9 @@ class SnapshotRun {
     class OriginVolume final : public Volume {
       public:
         OriginVolume(SnapshotRun& run, ShadowDisk shadow) : Volume{"origin", std::move(shadow)}, run_{run} {}
-        std::uint64_t causes() const override { return faulted(*run_.origin_disk_); }
+        std::uint64_t causes() const override {
+            return run_.merging_ ? run_.faulted_of(*run_.merging_) : faulted(*run_.origin_disk_);
+        }
         bool excuses(Op op, IoStatus status, std::uint64_t causes_at_begin) const override;
         // While a snapshot is taken of a live origin, what is written meanwhile may be in it.
         void submitted(Op op, Extent extent, std::uint64_t write) override;
@@ -96,6 +98,18 @@ class SnapshotRun {
     Job<void> make_view(Slot* slot, steps::Way way, Result<void>* result);
     Job<void> reload();
     Job<void> remove_all();
+    // Merges (snapshot_merge.cpp).
+    Job<void> merge(Slot* slot, std::uint64_t rate, bool paused);
+    Job<void> turn();
+    Job<void> settle();
+    Job<void> say(steps::Say what, std::uint64_t rate);
+    Job<void> replace(Slot* slot);
+    Job<void> swap_origin(Result<void>* result);
+    void merge_step(const Step& step);
+    void restore_backup();
+    bool merged() const;
+    void check_merge(const char* when);
+    void end_merge();
     // The device is suspended, and flushed if it was asked to be: so says its shadow from here on.
     void was_suspended(Volume& volume, bool noflush, std::uint64_t causes_before);
     void wipe(Slot& slot);
@@ -121,6 +135,14 @@ class SnapshotRun {
     Machine::Mapped* below_mapped_ = nullptr;    // what the origin stands on, if it is a mapped device
     Machine::Mapped* origin_mapped_ = nullptr;
     std::array<Slot, kSlots> slots_;
+    // The origin's device merges this slot's snapshot, or is a snapshot with its store in the meantime: its content is that
+    // snapshot's. The slot has no device of its own.
+    Slot* merging_ = nullptr;
+    bool turned_ = false;                  // it is a snapshot in the meantime
+    bool may_be_lost_ = false;             // it was one, or became a merge with a disk failing: it may be Invalid for that
+    std::uint64_t merge_faulted_ = 0;      // when the merge began
+    bool origin_busy_ = false;             // clients keep off: what the origin's device shows is about to change
+    bool lost_ = false;                    // what the origin's device shows is gone, for a cause
     bool admin_busy_ = false;
     bool booted_ = false;
     bool gave_up_ = false;    // something is stuck: no use in going on

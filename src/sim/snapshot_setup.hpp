@@ -52,7 +52,14 @@ enum SnapshotKind : std::uint32_t {
     kReload,                  // the origin's table again
     kGrow,                    // a: slot, b: sectors more for its COW device
     kBound,                   // a: copy_memory, b: cow_threshold, c: copy_throttle, as in the setup
+    // Of the story "merge":
+    kMerge,                   // a: slot, b: bytes per second, 0 no limit, c: 1 paused at first
+    kTurn,                    // the merging device becomes a snapshot of its origin, or merges again
+    kSettle,                  // a merge that is done: the device becomes an origin again
+    kSay,                     // to the merge; b: Say, c: bytes per second
+    kReplace,                 // a: slot, its table again, with other features
 };
+enum class Say : std::uint64_t { pause, go_on, retry, rate };
 enum class Way : std::uint64_t {    // of taking a snapshot
     flush,      // the origin is suspended
     noflush,    // without flush

@@ -6,6 +6,7 @@ const std::vector<std::unique_ptr<Story>>& all_stories() {
     static const std::vector<std::unique_ptr<Story>> stories = [] {
         std::vector<std::unique_ptr<Story>> list;
         list.push_back(snapshot_story());
+        list.push_back(merge_story());
         list.push_back(linear_story());
         list.push_back(disk_story());
         return list;

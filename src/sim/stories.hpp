@@ -10,5 +10,6 @@ namespace udm {
 std::unique_ptr<Story> disk_story();
 std::unique_ptr<Story> linear_story();
 std::unique_ptr<Story> snapshot_story();
+std::unique_ptr<Story> merge_story();
 
 }  // namespace udm

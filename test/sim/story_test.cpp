@@ -71,19 +71,23 @@ TEST_P(EveryStory, RunsWithAnyOfItsStepsLeftOut) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Stories, EveryStory, testing::Values("disk", "linear", "snapshot"),
+INSTANTIATE_TEST_SUITE_P(Stories, EveryStory, testing::Values("disk", "linear", "merge", "snapshot"),
                          [](const auto& which) { return std::string{which.param}; });
 
 // --- what is left out is noticed ------------------------------------------------------------------------------------
 
 // Each is one of the orders that keep data safe, switched off in the target: within so many seeds a history must go wrong.
-class EveryCare : public testing::TestWithParam<const char*> {};
+struct Care {
+    const char* story;
+    const char* name;
+};
+class EveryCare : public testing::TestWithParam<Care> {};
 
 TEST_P(EveryCare, IsMissedByTheWorldWhenItIsNotTaken) {
     constexpr std::uint64_t kSeeds = 2000;
-    const Story& story = *find_story("snapshot");
+    const Story& story = *find_story(GetParam().story);
     for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
-        const Outcome outcome = run_story(story, {.seed = seed, .without = {GetParam()}});
+        const Outcome outcome = run_story(story, {.seed = seed, .without = {GetParam().name}});
         if (!outcome.failed()) continue;
         ASSERT_GT(outcome.left_out, 0u) << "it failed for another reason:\n" << words(outcome.violations);
         const Outcome with_care = run_story(story, {.seed = seed});
@@ -91,18 +95,29 @@ TEST_P(EveryCare, IsMissedByTheWorldWhenItIsNotTaken) {
         RecordProperty("seed", static_cast<int>(seed));
         return;
     }
-    FAIL() << "not one of " << kSeeds << " histories went wrong without " << GetParam();
+    FAIL() << "not one of " << kSeeds << " histories went wrong without " << GetParam().name;
+}
+
+std::string care_name(const testing::TestParamInfo<Care>& which) {
+    std::string name{which.param.name};
+    std::replace(name.begin(), name.end(), '.', '_');
+    return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Snapshot, EveryCare,
-                         testing::Values("snapshot.flush_before_origin_write", "snapshot.data_before_metadata",
-                                         "snapshot.track_reads", "snapshot.flush_invalidation", "snapshot.commit_barrier",
-                                         "snapshot.commit_volatile_before_origin", "snapshot.one_copy_may_begin"),
-                         [](const auto& which) {
-                             std::string name{which.param};
-                             std::replace(name.begin(), name.end(), '.', '_');
-                             return name;
-                         });
+                         testing::Values(Care{"snapshot", "snapshot.flush_before_origin_write"},
+                                         Care{"snapshot", "snapshot.data_before_metadata"}, Care{"snapshot", "snapshot.track_reads"},
+                                         Care{"snapshot", "snapshot.flush_invalidation"}, Care{"snapshot", "snapshot.commit_barrier"},
+                                         Care{"snapshot", "snapshot.commit_volatile_before_origin"},
+                                         Care{"snapshot", "snapshot.one_copy_may_begin"}),
+                         care_name);
+
+INSTANTIATE_TEST_SUITE_P(Merge, EveryCare,
+                         testing::Values(Care{"merge", "merge.flush_origin_before_clearing"},
+                                         Care{"merge", "merge.exceptions_of_others_first"}, Care{"merge", "merge.writes_wait"},
+                                         Care{"merge", "merge.waits_for_writes"}, Care{"merge", "merge.clear_durably"},
+                                         Care{"merge", "merge.clears_only_what_was_copied"}),
+                         care_name);
 
 // --- histories that went wrong once ---------------------------------------------------------------------------------
 

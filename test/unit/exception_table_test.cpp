@@ -159,5 +159,36 @@ TEST(ExceptionTable, KeepsARunOfAMillionChunksInAFewEntries) {
     EXPECT_LE(table.bytes(), 256u << 10);
 }
 
+TEST(ExceptionTable, LosesWhatIsRemovedAndNothingElse) {
+    Prng random{7};
+    ExceptionTable table;
+    std::map<std::uint64_t, std::uint64_t> model;
+    for (int round = 0; round < 20'000; ++round) {
+        const std::uint64_t first = random.below(3000), count = random.between(1, random.chance(1, 2) ? 1 : 40);
+        const bool adds = random.chance(3, 5);
+        bool fits = true;
+        for (std::uint64_t c = first; c < first + count; ++c) fits &= model.contains(c) != adds;
+        if (!fits) continue;
+        const std::uint64_t to = random.chance(1, 2) ? first : random.below(1'000'000);
+        if (adds) table.insert({{first}, {to}, {count}});
+        else table.remove({first}, {count});
+        for (std::uint64_t i = 0; i < count; ++i) {
+            if (adds) model[first + i] = to + i;
+            else model.erase(first + i);
+        }
+        ASSERT_EQ(table.exceptions(), model.size());
+        if (round % 500 != 0) continue;
+        for (std::uint64_t c = 0; c < 3100; ++c) {
+            const auto run = table.find({c});
+            ASSERT_EQ(run.has_value(), model.contains(c)) << c;
+            if (run) ASSERT_EQ(run->new_first.v, model[c]);
+            const auto next = table.next_mapped({c});
+            const auto expected = model.lower_bound(c);
+            ASSERT_EQ(next.has_value(), expected != model.end());
+            if (next) ASSERT_EQ(next->v, expected->first);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace udm::snapshot

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -73,6 +74,12 @@ struct LostList final : LostStores {
     }
     bool is_lost(const DiskId& store) const noexcept override { return std::find(lost.begin(), lost.end(), store) != lost.end(); }
     void forget(const DiskId& store) noexcept override { std::erase(lost, store); }
+};
+
+// Chaos of a test: the sites it names fire, always.
+struct SiteChaos final : Chaos {
+    std::vector<std::string> sites;
+    bool fires(const char* site) noexcept override { return std::find(sites.begin(), sites.end(), site) != sites.end(); }
 };
 
 class SnapshotTest : public ::testing::Test {
@@ -176,7 +183,7 @@ class SnapshotTest : public ::testing::Test {
 
     SimReactor reactor;
     Prng random{1};
-    Chaos chaos;
+    SiteChaos chaos;
     Env env{reactor, random, chaos};
     EventLog events;
     LostList lost;

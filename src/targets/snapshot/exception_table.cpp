@@ -195,6 +195,33 @@ void ExceptionTable::insert(Run run) {
     }
 }
 
+void ExceptionTable::remove(Chunk first, Chunks count) {
+    exceptions_ -= count.v;
+    while (count) {
+        const Place place = last_at_or_below(first.v);
+        ASSERT(place.entry != kBefore);
+        LeafRef& leaf = leaf_at(place);
+        Entry& entry = leaf.leaf->entries[place.entry];
+        const Run run = entry.run();
+        const Chunks before = first - run.old_first;
+        ASSERT(before < run.count);
+        const Chunks n = std::min(count, run.count - before);
+        const Chunks after = run.count - before - n;
+        const Run rest{first + n, run.new_first + before + n, after};
+        if (before) {
+            entry = Entry::of({run.old_first, run.new_first, before});
+            if (after) put({place.page, place.leaf, place.entry + 1}, Entry::of(rest));
+        } else if (after) {
+            entry = Entry::of(rest);
+            if (place.entry == 0) leaf.first_key = rest.old_first.v;
+        } else {
+            erase(place);
+        }
+        first += n;
+        count -= n;
+    }
+}
+
 void ExceptionTable::erase(Place where) noexcept {
     LeafRef& leaf = leaf_at(where);
     Entry* entries = leaf.leaf->entries.data();

@@ -40,6 +40,8 @@ class ExceptionTable {
     void prefetch(Chunk chunk) const noexcept;
     // Adds exceptions; none of the chunks may have one. Joins neighbours that continue it.
     void insert(Run run);
+    // Takes exceptions out; each of the chunks must have one.
+    void remove(Chunk first, Chunks count);
 
     std::uint64_t exceptions() const noexcept { return exceptions_; }
     std::uint64_t entries() const noexcept { return entries_; }

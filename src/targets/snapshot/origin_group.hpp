@@ -55,6 +55,7 @@ class OriginGroup {
     Env& env() noexcept { return env_; }
     bool unused() const noexcept { return users == 0; }
     unsigned users = 0;    // targets and snapshots that refer to it
+    std::vector<const StoreTarget*> merging;    // targets that merge into it, or will: all of one store
 
   private:
     struct OriginWrite final : ListHook {

@@ -6,23 +6,9 @@
 #include <bit>
 #include <cstring>
 
+#include "targets/snapshot/pooled_buffer.hpp"
+
 namespace udm::snapshot {
-
-// A buffer that goes back to its pool with its scope, also when a job is destroyed in a power cut.
-class PooledBuffer {
-  public:
-    PooledBuffer(BufferPool& pool, std::size_t bytes) noexcept : pool_{pool}, bytes_{bytes}, data_{pool.take(bytes)} {}
-    PooledBuffer(const PooledBuffer&) = delete;
-    PooledBuffer& operator=(const PooledBuffer&) = delete;
-    ~PooledBuffer() { pool_.give(data_, bytes_); }
-    std::byte* data() const noexcept { return data_; }
-    std::size_t size() const noexcept { return bytes_; }
-
-  private:
-    BufferPool& pool_;
-    std::size_t bytes_;
-    std::byte* data_;
-};
 
 namespace {
 
@@ -33,7 +19,7 @@ constexpr std::uint64_t kZeroPiece = 512 * 1024;    // decision 19
 
 PersistentStore::PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors lowest_chunk, std::string cow_name)
     : env_{env}, cow_{&cow}, geometry_{chunk}, lowest_chunk_{lowest_chunk}, cow_name_{std::move(cow_name)},
-      work_{env.reactor}, stopped_{env.reactor} {
+      work_{env.reactor}, stopped_{env.reactor}, turn_{env.reactor} {
     tail_.reserve(512);
 }
 
@@ -338,8 +324,8 @@ bool PersistentStore::wants_commit() const noexcept {
 Job<void> PersistentStore::commit_loop() {
     running_ = true;
     for (;;) {
-        while (!wants_commit()) {
-            if (stopping_) {
+        while (!wants_commit() || clearing_) {
+            if (stopping_ && !clearing_) {
                 running_ = false;
                 stopped_.notify_all();
                 co_return;
@@ -349,8 +335,11 @@ Job<void> PersistentStore::commit_loop() {
         }
         std::uint64_t end = published_;
         if (end - written_ > 1 && env_.chaos.fires("snapshot.small_commit")) end = written_ + 1;
+        committing_ = true;
         auto committing = commit_batch(end);
         const IoStatus status = co_await committing;
+        committing_ = false;
+        if (clearing_) turn_.notify_all();
         if (status != IoStatus::ok) {
             failed_ = true;
             failure_->store_failed(status, "commit exceptions");

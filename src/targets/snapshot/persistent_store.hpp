@@ -39,6 +39,12 @@ class PersistentStore final : public Store {
     bool when_durable(Waiter& waiter) noexcept override;
     void sync(Waiter& waiter) noexcept override;
     Job<IoStatus> invalidate() override;
+    bool any_volatile() const noexcept override { return durable_ != published_; }
+    std::uint64_t listed() const noexcept override { return published_; }
+    Job<IoStatus> read_listed(std::uint64_t first, std::uint64_t end, std::vector<Listed>* entries) override;
+    Job<IoStatus> clear_listed(std::uint64_t first, const std::vector<Listed>* cleared) override;
+    void forgive() noexcept override;
+    void recount(const ExceptionTable& table) override;
     Usage usage() const noexcept override;
     bool persistent() const noexcept override { return true; }
 
@@ -60,6 +66,8 @@ class PersistentStore final : public Store {
     // Writes the pieces that hold the entries first .. end-1 of one area, entries from `end` on as zeroes.
     Job<IoStatus> write_entries(std::uint64_t first, std::uint64_t end);
     Job<IoStatus> write_zeroes(Extent extent);
+    Job<IoStatus> clear_in_turn(std::uint64_t first, const std::vector<Listed>* cleared);
+    Job<IoStatus> write_cleared(std::uint64_t first, const std::vector<Listed>* kept);
     Job<IoStatus> flush();
 
     std::uint64_t area_end(std::uint64_t index) const noexcept {
@@ -94,10 +102,13 @@ class PersistentStore final : public Store {
     bool failed_ = false;
     bool stopping_ = false;
     bool running_ = false;
+    bool committing_ = false;    // a batch is under way
+    bool clearing_ = false;      // the end of the list is being cleared, or is to be: no new batch
     List<Waiter> waiting_;
     List<Waiter> syncs_;
     Signal work_;
     Signal stopped_;
+    Signal turn_;    // of whoever clears
 };
 
 }  // namespace udm::snapshot

@@ -122,6 +122,7 @@ class SyncWait final : Waiter {
 
 Job<IoStatus> Snapshot::commit() {
     if (!valid_) co_return IoStatus::ok;
+    if (merge_ && !store_->any_volatile()) co_return IoStatus::ok;    // its own flush goes to the COW device
     SyncWait wait{*store_};
     co_return co_await wait;
 }
@@ -219,7 +220,7 @@ Disk* Snapshot::route(Io& io) noexcept {
     switch (io.op) {
         case Op::read:
         case Op::extent_status: return route_read(io);
-        case Op::flush: return route_flush(io);
+        case Op::flush: flush(io); return nullptr;
         case Op::discard: return route_discard(io);
         case Op::write:
         case Op::write_zeroes: return route_write(io);
@@ -241,11 +242,7 @@ Disk* Snapshot::route_read(Io& io) noexcept {
     return &config_.origin->disk();
 }
 
-Disk* Snapshot::route_flush(Io& io) noexcept {
-    QueuedIo& queued = queue(io, false);
-    store_->sync(queued);
-    return nullptr;
-}
+void Snapshot::flush(Io& io) noexcept { store_->sync(queue(io, false)); }
 
 Disk* Snapshot::route_discard(Io& io) noexcept {
     if (io.copy == 1) return &config_.origin->disk();    // passed down as it is, as the kernel does
@@ -363,25 +360,30 @@ void Snapshot::on_complete(Io& io, Frame& frame) noexcept {
             group_.untrack(*reinterpret_cast<TrackedRead*>(frame.b));
             io.complete(io.status);
             return;
-        case Wait::fua: {
-            // The data is durable; the exception that leads to it must be, too.
-            IoStatus status = io.status;
-            if (status == IoStatus::ok && !valid_) status = IoStatus::io_error;    // as a first write
-            if (status == IoStatus::ok) {
-                QueuedIo& queued = queue(io, false);
-                if (store_->when_durable(queued)) return;
-                waits_.give(queued);
-            }
-            io.complete(status);
-            return;
-        }
+        case Wait::fua: end_fua_write(io); return;
     }
     UNREACHABLE();
+}
+
+// The data is durable; the exception that leads to it must be, too.
+void Snapshot::end_fua_write(Io& io) noexcept {
+    IoStatus status = io.status;
+    if (status == IoStatus::ok && !valid_) status = IoStatus::io_error;    // as a first write
+    if (status == IoStatus::ok) {
+        QueuedIo& queued = queue(io, false);
+        if (store_->when_durable(queued)) return;
+        waits_.give(queued);
+    }
+    io.complete(status);
 }
 
 // --- the end of a snapshot ------------------------------------------------------------------------------------------
 
 void Snapshot::store_failed(IoStatus status, const char* doing) noexcept {
+    if (merge_) {
+        merge_->store_failed(status, doing);
+        return;
+    }
     invalidate(fmt::format("the COW device cannot {}: {}", doing, to_string(status)));
 }
 

@@ -62,6 +62,15 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void wait_for_release(Waiter& waiter) noexcept { release_waiters_.push_back(waiter); }
     // After finish(): goes on with the devices and words of another table. Returns what it had.
     Config adopt(Config next) noexcept;
+    // While it is merged, failures of the store are the merge's, and do not make the snapshot invalid; null: no longer.
+    void set_merge(Store::Failure* merge) noexcept { merge_ = merge; }
+    // Exceptions that the origin has now.
+    void drop(Chunk first, Chunks count) { table_.remove(first, count); }
+    // All of it is in the origin: there is room again.
+    void all_merged() noexcept { overflowed_ = false; }
+    // A flush of the store; and the end of a FUA write that went to the COW device.
+    void flush(Io& io) noexcept;
+    void end_fua_write(Io& io) noexcept;
     // Whether a target may lie there, by the store's chunk size.
     Result<void> fits_extent(Extent extent) const;
 
@@ -121,7 +130,6 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     Disk* route_read(Io& io) noexcept;
     Disk* route_write(Io& io) noexcept;
     Disk* route_discard(Io& io) noexcept;
-    Disk* route_flush(Io& io) noexcept;
     Disk* to_cow(Io& io, Chunk cow_first) noexcept;
     Disk* start_exception(Io& io, Chunk chunk) noexcept;
     bool covers_whole(const Io& io, Chunk chunk) const noexcept;
@@ -173,6 +181,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     std::string why_invalid_;
     List<Waiter> invalid_waiters_;
     bool held_ = false;
+    Store::Failure* merge_ = nullptr;
     List<Waiter> release_waiters_;
     Signal idle_signal_;
     Signal recorded_signal_;

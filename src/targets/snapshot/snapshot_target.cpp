@@ -18,6 +18,7 @@ Mapped SnapshotTarget::map(Io& io) noexcept {
 }
 
 Job<Result<void>> SnapshotTarget::begin() {
+    snapshot()->store().recount(snapshot()->table());    // a merge that it comes from has not
     auto activating = group().activate(snapshot());
     co_await activating;
     co_return Result<void>{};

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/intrusive.hpp"
 #include "base/result.hpp"
@@ -23,6 +24,11 @@ class Waiter : public ListHook {
 
   protected:
     ~Waiter() = default;
+};
+
+// One exception as it is listed.
+struct Listed {
+    Chunk old_chunk{}, new_chunk{};
 };
 
 class Store {
@@ -72,6 +78,22 @@ class Store {
     virtual void sync(Waiter& waiter) noexcept = 0;
     // Marks the store as never to be used again, durably. The status is that of the mark.
     virtual Job<IoStatus> invalidate() = 0;
+
+    // --- merging (persistent stores only); meanwhile nothing is allocated ---------------------------------------------
+    // Something was published that is not durable.
+    virtual bool any_volatile() const noexcept { return false; }
+    // Exceptions in the list.
+    virtual std::uint64_t listed() const noexcept { return 0; }
+    // Reads the list's entries first .. end-1, in its order; all that is published is durable.
+    virtual Job<IoStatus> read_listed(std::uint64_t first, std::uint64_t end, std::vector<Listed>* entries);
+    // Takes the entries from `first` on off the list, durably. `cleared` has them. When it fails they are listed as before,
+    // and count as published but not durable, since nobody knows what the device has of it.
+    virtual Job<IoStatus> clear_listed(std::uint64_t first, const std::vector<Listed>* cleared);
+    // After a failure of a commit: tries again with the next one.
+    virtual void forgive() noexcept {}
+    // After a merge, before something is allocated again: counts what is free.
+    virtual void recount(const ExceptionTable& table) { static_cast<void>(table); }
+
     virtual Usage usage() const noexcept = 0;
     virtual bool persistent() const noexcept = 0;
 };

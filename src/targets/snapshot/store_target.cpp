@@ -5,7 +5,8 @@
 namespace udm::snapshot {
 
 StoreTarget::StoreTarget(Env& env, Origins& origins, Snapshot::Config config, const TargetArgs& args)
-    : env_{env}, origins_{origins}, config_{std::move(config)}, origin_id_{config_.origin->id()}, events_{args.events},
+    : env_{env}, origins_{origins}, config_{std::move(config)}, origin_id_{config_.origin->id()},
+      cow_id_{config_.cow->id()}, events_{args.events},
       lost_stores_{args.lost_stores}, handed_over_{env.reactor} {}
 
 StoreTarget::~StoreTarget() {
@@ -43,7 +44,7 @@ Result<void> StoreTarget::check_chunk() const {
 Job<Result<void>> StoreTarget::load() {
     if (auto good = check_chunk(); !good) co_return fail(good);
     group_ = &origins_.join(origin_id_);
-    auto claiming = origins_.claim_cow(config_.cow->id(), this);
+    auto claiming = origins_.claim_cow(cow_id_, this);
     StoreTarget* const other = co_await claiming;
     if (other) co_return pair_with(*other);
     claimed_ = true;
@@ -121,7 +122,7 @@ Job<bool> StoreTarget::take_over() {
     snapshot_ = std::move(source.snapshot_);
     snapshot_->set_layer(this);
     snapshot_->set_events(&events_);
-    origins_.hand_cow(snapshot_->cow().id(), this);
+    origins_.hand_cow(cow_id_, this);
     claimed_ = std::exchange(source.claimed_, false);
     uncommitted_ = std::exchange(source.uncommitted_, false);
     source.heir_ = nullptr;

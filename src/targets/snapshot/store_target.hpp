@@ -29,8 +29,8 @@ class StoreTarget : public Target {
     std::string table() const override;
 
   protected:
-    // Whether the target may have this snapshot (one that was read in, or the one that it is to take over).
-    virtual Result<void> check(const Snapshot& snapshot) const {
+    // Whether the target may have this snapshot (one that is to be read in, or to be taken over).
+    virtual Result<void> check(const Snapshot& snapshot) {
         static_cast<void>(snapshot);
         return {};
     }
@@ -41,6 +41,8 @@ class StoreTarget : public Target {
     // It goes to a target of the other kind, or away: nothing is under way from this one's device.
     virtual void end() noexcept = 0;
 
+    const DiskId& cow_id() const noexcept { return cow_id_; }
+    OriginGroup* joined() const noexcept { return group_; }    // null before load()
     Snapshot* snapshot() const noexcept { return snapshot_.get(); }    // null: not there yet, or handed over
     // As it is, or as it will be taken over; null when neither.
     const Snapshot* expected() const noexcept { return snapshot_ ? snapshot_.get() : source_ ? source_->snapshot_.get() : nullptr; }
@@ -59,7 +61,7 @@ class StoreTarget : public Target {
     Env& env_;
     Origins& origins_;
     Snapshot::Config config_;    // while there is no snapshot
-    DiskId origin_id_;
+    const DiskId origin_id_, cow_id_;
     DeviceEvents& events_;
     LostStores* lost_stores_;
     OriginGroup* group_ = nullptr;

@@ -8,6 +8,7 @@
 
 #include "base/parse.hpp"
 #include "targets/snapshot/format.hpp"
+#include "targets/snapshot/merge_target.hpp"
 #include "targets/snapshot/snapshot_target.hpp"
 
 namespace udm::snapshot {
@@ -60,6 +61,9 @@ class SnapshotType final : public TargetType {
     std::string_view name() const override { return "snapshot"; }
     std::array<unsigned, 3> version() const override { return {1, 16, 0}; }
     Result<std::unique_ptr<Target>> make(const TargetArgs& args) override;
+    // What a line of either target says, its devices opened: the origin for writing if it is merged into.
+    Result<Snapshot::Config> parse(const TargetArgs& args, OpenMode origin_mode) const;
+    Origins& origins() const noexcept { return origins_; }
 
   private:
     Result<void> parse_store(const TargetArgs& args, Snapshot::Config& config) const;
@@ -68,6 +72,11 @@ class SnapshotType final : public TargetType {
 };
 
 Result<std::unique_ptr<Target>> SnapshotType::make(const TargetArgs& args) {
+    TRY(Snapshot::Config config, parse(args, OpenMode::read));
+    return std::make_unique<SnapshotTarget>(args.env, origins_, std::move(config), args);
+}
+
+Result<Snapshot::Config> SnapshotType::parse(const TargetArgs& args, OpenMode origin_mode) const {
     if (args.words.size() < 4) {
         return fail(Errc::bad_argument, fmt::format("requires 4 or more arguments: ORIGIN COW P|PO|N CHUNK_SECTORS [features], not {} words",
                                                     args.words.size()));
@@ -75,7 +84,7 @@ Result<std::unique_ptr<Target>> SnapshotType::make(const TargetArgs& args) {
     Snapshot::Config config;
     config.extent = args.extent();
     CHECK(parse_features(args.words.subspan(4), config));
-    auto origin = args.opener.open(args.words[0], OpenMode::read);
+    auto origin = args.opener.open(args.words[0], origin_mode);
     if (!origin) return fail(origin.error().code, "Cannot get origin device: " + origin.error().message);
     config.origin = std::move(*origin);
     // What the origin's writes push out goes to the store also when nobody may write to the snapshot.
@@ -87,22 +96,18 @@ Result<std::unique_ptr<Target>> SnapshotType::make(const TargetArgs& args) {
         return fail(Errc::bad_argument, fmt::format("COW device cannot be the same as origin device: {} and {}", args.words[0], args.words[1]));
     }
     CHECK(parse_store(args, config));
-    return std::make_unique<SnapshotTarget>(args.env, origins_, std::move(config), args);
+    return config;
 }
 
-// Merging comes with its own target; until it is there a table that asks for it is refused, in the kernel's words where
-// the kernel would refuse it, too.
 class MergeType final : public TargetType {
   public:
     explicit MergeType(SnapshotType& snapshot) : snapshot_{snapshot} {}
     std::string_view name() const override { return "snapshot-merge"; }
     std::array<unsigned, 3> version() const override { return {1, 5, 0}; }
     Result<std::unique_ptr<Target>> make(const TargetArgs& args) override {
-        TRY(const std::unique_ptr<Target> parsed, snapshot_.make(args));
-        if (std::toupper(static_cast<unsigned char>(args.words[2][0])) == 'N') {
-            return fail(Errc::bad_argument, "Snapshot exception store does not support snapshot-merge.");
-        }
-        return fail(Errc::unsupported, "this version cannot merge a snapshot into its origin; the store is untouched");
+        TRY(Snapshot::Config config, snapshot_.parse(args, OpenMode::write));
+        if (!config.persistent) return fail(Errc::bad_argument, "Snapshot exception store does not support snapshot-merge.");
+        return std::make_unique<MergeTarget>(args.env, snapshot_.origins(), std::move(config), args);
     }
 
   private:
