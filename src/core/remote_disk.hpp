@@ -1,7 +1,10 @@
 // A disk whose home is another reactor, as a disk of this one: requests hop there and their completions back.
 // For tables that stack over homes; the plain way is to share a home (decision 18), so this one is simple,
-// not fast.
+// not fast. reaches() stays false here: another home cannot be asked at once. Loops over homes are refused before a table
+// is built, by the control plane, which knows all uses.
 #pragma once
+
+#include <utility>
 
 #include "base/pool.hpp"
 #include "port/disk.hpp"
@@ -18,9 +21,11 @@ class RemoteDisk final : public Disk {
     ~RemoteDisk() override { ASSERT(hops_.out() == 0); }
 
     void submit(Io& io) noexcept override {
-        Hop& hop = hops_.take(*this, io);
+        Hop& hop = hops_.take(*this, io, std::exchange(refresh_, false));
         there_.post_remote(hop);
     }
+    // There, before the next request. The size of a mapped device is its table's, which set_limits() brings.
+    void refresh() noexcept override { refresh_ = true; }
     const Limits& limits() const noexcept override { return limits_; }
     // The control plane asked there again. `here`.
     void set_limits(const Limits& limits) noexcept { limits_ = limits; }
@@ -31,7 +36,7 @@ class RemoteDisk final : public Disk {
     // ordered by post_remote.
     class Hop final : public Task, public Layer {
       public:
-        Hop(RemoteDisk& disk, Io& io) noexcept : disk_{disk}, io_{io} {}
+        Hop(RemoteDisk& disk, Io& io, bool refresh) noexcept : disk_{disk}, io_{io}, refresh_{refresh} {}
 
       private:
         void run() noexcept override {
@@ -42,6 +47,7 @@ class RemoteDisk final : public Disk {
             }
         }
         void go() noexcept {  // there
+            if (refresh_) disk_.disk_.refresh();
             Io& child = disk_.there_.take_io();
             child.op = io_.op;
             child.flags = io_.flags;
@@ -71,6 +77,7 @@ class RemoteDisk final : public Disk {
         ExtentAnswer answer_{};
         IoStatus status_{IoStatus::ok};
         bool returning_ = false;
+        const bool refresh_;
     };
     friend class Pool<Hop>;
 
@@ -79,6 +86,7 @@ class RemoteDisk final : public Disk {
     Disk& disk_;
     Limits limits_;
     unsigned levels_;
+    bool refresh_ = false;  // wanted
     Pool<Hop> hops_;  // here's
 };
 

@@ -210,3 +210,26 @@ def test_a_file_that_shrank_fails_and_serves_again_when_it_has_grown(folder, eng
         handle.pwrite(b"B" * 4096, 0)
         assert handle.pread(4096, 0) == b"B" * 4096
         handle.shutdown()
+
+
+def test_a_shrunk_file_below_a_device_of_another_reactor_is_noticed(folder):
+    low, high = image(folder, "low", 4 << 20), image(folder, "high", 4 << 20)
+    with udmtest.Daemon(folder, arguments=["--reactors", "2"]) as daemon:
+        daemon.create("low", f"0 8192 linear {low} 0")
+        daemon.create("high", f"0 8192 linear {high} 0")
+        assert {d["home"] for d in daemon.rpc("device.list")} == {0, 1}
+        daemon.create("vol", "0 8192 linear udm:low 0\n8192 8192 linear udm:high 0")
+        with pytest.raises(RpcError) as refused:
+            daemon.rpc("table.load", device="high", table="0 8192 linear udm:vol 0")
+        assert "high -> vol -> high" in refused.value.message
+        uri = daemon.export("vol")
+        handle = client(uri)
+        for path in (low, high):
+            os.truncate(path, 1 << 20)
+        client(uri).shutdown()  # a new connection looks at the sizes again
+        for offset in (2 << 20, 6 << 20):
+            with pytest.raises(nbd.Error) as failed:
+                handle.pwrite(b"A" * 4096, offset)
+            assert failed.value.errno == "EIO"
+        assert os.path.getsize(low) == os.path.getsize(high) == 1 << 20
+        handle.shutdown()
