@@ -135,6 +135,7 @@ class Devices {
         unsigned home = 0;
     };
     Located locate(const Record& record) const;
+    Device* device_at(const Record& record, unsigned home) const;
     unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
     DiskId identity_of(const std::string& word) const;

@@ -35,6 +35,13 @@ Json Devices::info(const Record& record) const {
     return info;
 }
 
+// On the reactor `home`: the device, if it is still there. While it is asked nothing can take it away, since that is done
+// on its home too; but it may have found another home since somebody looked.
+Device* Devices::device_at(const Record& record, unsigned home) const {
+    const Located at = locate(record);
+    return at.home == home ? at.device : nullptr;
+}
+
 // One slot's lines, with what the targets say of themselves.
 Json Devices::slot_lines(const DeviceKey& key, bool inactive, bool arguments) const {
     const RecordPtr record = registry_.find(key);
@@ -47,8 +54,9 @@ Json Devices::slot_lines(const DeviceKey& key, bool inactive, bool arguments) co
     };
     std::vector<Line> found;
     run_on(host_.env(at.home).reactor, [&] {
-        if (!record->owned) return;  // removed meanwhile
-        Table* table = inactive ? record->owned->inactive() : record->owned->live();
+        Device* there = device_at(*record, at.home);
+        if (!there) return;  // removed meanwhile
+        Table* table = inactive ? there->inactive() : there->live();
         if (!table) return;
         found.reserve(table->entries().size());
         for (const Table::Entry& entry : table->entries()) {
@@ -80,8 +88,9 @@ Json Devices::dependencies(const DeviceKey& key, bool inactive) const {
     };
     std::vector<Used> found;
     run_on(host_.env(at.home).reactor, [&] {
-        if (!record->owned) return;
-        Table* table = inactive ? record->owned->inactive() : record->owned->live();
+        Device* there = device_at(*record, at.home);
+        if (!there) return;
+        Table* table = inactive ? there->inactive() : there->live();
         if (!table) return;
         for (OpenDevice* device : table->devices()) {
             found.push_back({device->major(), device->minor(), device->words(), device->id()});
@@ -111,7 +120,7 @@ Json Devices::counters(const std::optional<DeviceKey>& key) const {
         if (here.empty()) continue;
         run_on(host_.env(home).reactor, [&] {
             for (const std::size_t i : here) {
-                if (records[i]->owned) counters[i] = records[i]->owned->counters();
+                if (Device* there = device_at(*records[i], home)) counters[i] = there->counters();
             }
         });
     }

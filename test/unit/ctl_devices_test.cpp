@@ -1,6 +1,7 @@
 // What one can do with devices by name: Linux's rules (substrate.md 5.1), and what the registry adds.
 #include <atomic>
 #include <barrier>
+#include <set>
 #include <thread>
 
 #include "test/unit/ctl_world.hpp"
@@ -158,6 +159,31 @@ TEST_F(DevicesOf, AStoreHasOneOwnerThoughTwoAskForItAtOnce) {
             if (devices->registry().try_find(named(name))) devices->remove(named(name), false, false);
         }
     }
+}
+
+// The sanitizers see what goes wrong here.
+TEST_F(DevicesOf, CanBeAskedWhileTheyFindAnotherHome) {
+    create("one", "0 8 linear " + file("one.img") + " 0");
+    create("two", "0 8 linear " + file("two.img") + " 0");
+    ASSERT_NE(info("one")["home"], info("two")["home"]);
+    bare("moves");
+    std::atomic<bool> over = false;
+    std::thread asking{[&] {
+        while (!over) {
+            status("moves");
+            devices->counters({});
+            devices->dependencies(named("moves"), true);
+        }
+    }};
+    std::set<unsigned> homes;
+    for (int round = 0; round < 100; ++round) {
+        devices->load(named("moves"), lines_of_text(round % 2 ? "0 8 linear udm:one 0" : "0 8 linear udm:two 0"), false);
+        homes.insert(info("moves")["home"].get<unsigned>());
+        devices->clear(named("moves"));
+    }
+    over = true;
+    asking.join();
+    EXPECT_EQ(homes.size(), 2u);
 }
 
 TEST_F(DevicesOf, ANameIsFreeWhenTheStateForgotItAndANumberWhenItsDeviceIsGone) {
