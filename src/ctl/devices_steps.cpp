@@ -428,19 +428,18 @@ void Devices::destroy_step(Record& record) {
 
 // What tables stand on is left as it is: a request of theirs that failed here might cost a snapshot its store.
 void Devices::let_go_held_back() {
+    const auto located = [this](const Record& record) {
+        const std::lock_guard lock{registry_.mutex};
+        const bool holds_back = record.suspended && record.exports != 0 && record.table_opens == 0;
+        return holds_back ? Located{record.device, record.home} : Located{};
+    };
     for (const RecordPtr& record : registry_.all()) {
+        if (!located(*record).device) continue;  // nor waited for: another may be in the middle of a suspend that hangs
         const std::lock_guard operation{record->operation};
-        Device* device = nullptr;
-        unsigned home = 0;
-        {
-            const std::lock_guard lock{registry_.mutex};
-            if (!record->suspended || record->exports == 0 || record->table_opens != 0) continue;
-            device = record->device;
-            home = record->home;
-        }
-        if (!device) continue;
+        const Located at = located(*record);
+        if (!at.device) continue;
         log_info(name_of(*record), "is suspended: what it holds back ends with its clients' connections");
-        call_on(host_.env(home).reactor, [&] { return device->detach(); });
+        call_on(host_.env(at.home).reactor, [&] { return at.device->detach(); });
     }
 }
 
