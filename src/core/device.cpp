@@ -89,7 +89,26 @@ inline void Device::send(Table::Entry& entry, Io& io, std::uint64_t asked) noexc
     io.push(*this, packed(io), asked);
     io.copy = 0;
     if (asked != 0) io.extent.length = {asked};
-    if (Disk* disk = entry.target->map(io).disk()) disk->submit(io);
+    Disk* disk = entry.target->map(io).disk();
+    if (!disk) return;
+    if (asked != 0 && io.answer.place) {
+        locate(entry, io, *disk);
+    } else {
+        disk->submit(io);
+    }
+}
+
+// The target has just said where it is: on this disk, at that sector. A mapped device goes on asking its own table.
+void Device::locate(Table::Entry& entry, Io& io, Disk& disk) noexcept {
+    for (const TargetDevice& used : entry.target->devices()) {
+        if (&used.device->disk() != &disk || used.device->id().kind == DiskId::Kind::mapped) continue;
+        io.answer.place->disk = used.device->id();
+        io.answer.place->sector = io.extent.first;
+        io.answer.length = io.extent.length;
+        env_.reactor.complete_later(io, IoStatus::ok);
+        return;
+    }
+    disk.submit(io);
 }
 
 void Device::submit_slowly(Io& io) noexcept {

@@ -143,6 +143,7 @@ class Device final : public Disk, public DeviceEvents, private Layer {
     void on_complete(Io& io, Frame& frame) noexcept override;
     bool passes(Table::Entry& entry, const Io& io) noexcept;
     void send(Table::Entry& entry, Io& io, std::uint64_t asked = 0) noexcept;
+    void locate(Table::Entry& entry, Io& io, Disk& disk) noexcept;
     void submit_slowly(Io& io) noexcept;
     void start(Io& io) noexcept;
     IoStatus refusal(const Io& io) const noexcept;

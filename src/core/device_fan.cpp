@@ -106,6 +106,7 @@ void Device::issue_piece(Fan& fan) noexcept {
     child.push(fan_layer_, reinterpret_cast<std::uintptr_t>(&fan), static_cast<std::uint64_t>(child.op));
 
     if (fan.op == Op::extent_status) {
+        child.answer = fan.parent->answer;
         fan.rest.length = {};
     } else if (fan.op == Op::discard && fan.copy + 1 < traits.discard_copies) {
         ++fan.copy;
@@ -115,7 +116,13 @@ void Device::issue_piece(Fan& fan) noexcept {
         fan.rest.length -= fan.piece;
     }
     ++fan.under_way;
-    if (Disk* disk = entry.target->map(child).disk()) disk->submit(child);
+    Disk* disk = entry.target->map(child).disk();
+    if (!disk) return;
+    if (child.op == Op::extent_status && child.answer.place) {
+        locate(entry, child, *disk);
+    } else {
+        disk->submit(child);
+    }
 }
 
 void Device::issue_flush(Fan& fan) noexcept {

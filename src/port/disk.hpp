@@ -2,6 +2,7 @@
 // disk, an NBD client, and a mapped device.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -63,6 +64,19 @@ struct DiskId {
     enum class Kind : std::uint8_t { none, file, block, mapped, memory, remote } kind = Kind::none;
     std::uint64_t device = 0, inode = 0;
     auto operator<=>(const DiskId&) const = default;
+};
+
+// Where data lie in the end, on something that is no mapped device. Data in the same place are the same data: that two
+// mapped devices have them there proves that they are equal, without reading (core/comparison.hpp).
+struct Place {
+    DiskId disk;    // kind none: they lie nowhere (zeroes), or nobody can tell
+    Sector sector;
+    std::array<char, 160> obstacle{};    // when the question failed: why, for people, if who failed it says so
+
+    void explain(std::string_view why) noexcept {
+        obstacle = {};
+        why.copy(obstacle.data(), obstacle.size() - 1);
+    }
 };
 
 enum class OpenMode : std::uint8_t { read, write };

@@ -17,6 +17,7 @@ namespace udm {
 
 class Io;
 class Layer;
+struct Place;
 
 enum class Op : std::uint8_t {
     read,
@@ -24,7 +25,7 @@ enum class Op : std::uint8_t {
     flush,           // no extent; durable: every write completed on this disk before the flush was submitted
     discard,         // a hint: content is undefined afterwards
     write_zeroes,
-    extent_status,   // a question: see Io::answer; moves no data
+    extent_status,   // a question: see Io::answer, also for what it asks; moves no data
 };
 const char* to_string(Op op) noexcept;
 
@@ -42,6 +43,9 @@ struct ExtentAnswer {
     bool hole = false;    // nothing is allocated here
     bool zero = false;    // reads as zeroes
     std::uint32_t flags = 0;    // to an ExtentQuestion only: what that question's answers mean
+    // Set by who asks: the question is where the data lie, not what they are, and this is filled in, too. It
+    // stays the asker's, and may be written on another reactor until the request completes.
+    Place* place = nullptr;
 };
 
 // A view of the memory of a request: segments owned by whoever owns the request (or by the Io itself, for one

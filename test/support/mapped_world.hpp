@@ -60,6 +60,7 @@ class MappedWorld final : private Device::Observer {
     MappedWorld() { add_all_targets(types, env); }
     ~MappedWorld() {
         while (!devices_.empty()) devices_.pop_back();
+        if (!Abandoning::now()) reactor.run_until_idle();    // snapshots end after their targets
     }
 
     SimDisk& disk(const std::string& name, std::uint64_t sectors = 16384) {

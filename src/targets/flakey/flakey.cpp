@@ -36,6 +36,8 @@ class Flakey final : public Target {
     }
     Mapped map(Io& io) noexcept override {
         io.extent.first.v += shift_;    // means nothing for a flush
+        // What lies there is not what is read: no place, then.
+        if (io.answer.place && settings_.corrupt && !settings_.corrupt->writes) return ended(io, IoStatus::ok);
         if (!is_down() || io.op == Op::extent_status) return Mapped::to(disk_);
         if (!settings_.has_features()) return ended(io, IoStatus::io_error);
         if (io.is_write() || io.op == Op::flush) {

@@ -214,6 +214,7 @@ Sectors Snapshot::fits(const Io& io) const noexcept {
 
 Disk* Snapshot::route(Io& io) noexcept {
     if (!valid_) {
+        if (io.op == Op::extent_status && io.answer.place) io.answer.place->explain("the snapshot is invalid: " + why_invalid_);
         fail_later(io, IoStatus::io_error);
         return nullptr;
     }
@@ -234,6 +235,12 @@ Disk* Snapshot::to_cow(Io& io, Chunk cow_first) noexcept {
 }
 
 Disk* Snapshot::route_read(Io& io) noexcept {
+    if (overflowed_ && io.op == Op::extent_status && io.answer.place) {
+        // It can be read, but it isn't what its users wrote: whoever asks what they changed must know.
+        io.answer.place->explain("the snapshot overflowed: its store was full, and a write to it was refused");
+        fail_later(io, IoStatus::io_error);
+        return nullptr;
+    }
     if (const auto run = table_.find(chunk().of(io.extent.first))) return to_cow(io, run->new_first);
     // Questions, too: the answer must not be about what the origin has afterwards.
     TrackedRead* read = nullptr;
