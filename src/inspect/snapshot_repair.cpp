@@ -1,0 +1,167 @@
+#include "inspect/snapshot_repair.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace udm::inspect {
+
+using snapshot::DiskException;
+using snapshot::DiskHeader;
+using snapshot::Geometry;
+
+namespace {
+
+constexpr std::size_t kZeroPiece = 64 * 1024;
+
+std::uint64_t place_of(const Geometry& geometry, std::uint64_t index) {
+    const std::uint64_t per_area = geometry.exceptions_per_area();
+    return to_bytes(geometry.chunk().start(geometry.area(index / per_area))) + index % per_area * sizeof(DiskException);
+}
+
+void sort_and_keep_one(std::vector<std::uint64_t>& chunks) {
+    std::sort(chunks.begin(), chunks.end());
+    chunks.erase(std::unique(chunks.begin(), chunks.end()), chunks.end());
+}
+
+}  // namespace
+
+void RepairPlan::found(const Finding& finding) {
+    switch (finding.fault) {
+        case Fault::after_end:
+            has_leftovers_ = true;
+            return;
+        case Fault::cow_twice:
+            contradicted_.push_back(finding.other);
+            return;
+        case Fault::origin_twice:
+            contradicted_.push_back(finding.entry.old_chunk);
+            return;
+        default:
+            return;
+    }
+}
+
+void RepairPlan::listed(const Entry& entry, bool good) {
+    if (!good) dropped_.push_back(entry);
+}
+
+Result<RepairPlan> RepairPlan::make(Source& source, const CheckOptions& options) {
+    RepairPlan plan{options};
+    TRY(plan.before_, check(source, options, &plan));
+    const Report& report = plan.before_;
+    const auto has = [&](Fault fault) { return report.faults[static_cast<std::size_t>(fault)] != 0; };
+    if (report.kind == Report::Kind::blank) return plan;
+    if (has(Fault::too_small)) return fail(Errc::unsupported, "it is too small to be a store: there is nothing to repair");
+    if (report.kind == Report::Kind::unknown) {
+        return fail(Errc::unsupported, "the header cannot be trusted, and nothing else says how large its chunks are");
+    }
+    plan.new_header_ = options.chunk_sectors.has_value() &&
+                       (report.header.magic != snapshot::kMagic || report.header.version != snapshot::kVersion || report.header.valid > 1 ||
+                        report.header.chunk_sectors != *options.chunk_sectors);
+    if (!plan.new_header_ && has(Fault::bad_valid)) {
+        return fail(Errc::unsupported, "the header does not say whether the snapshot was whole, and nothing else does");
+    }
+    if (!plan.new_header_ && !report.valid()) {
+        return fail(Errc::unsupported, "the store is marked invalid: the snapshot missed changes of its origin, and nothing brings them back");
+    }
+    if (has(Fault::no_end)) {
+        // The end of the list needs an area. What was there of one comes back with it, and is looked at then.
+        const Geometry geometry{ChunkSize::of_sectors(report.chunk_sectors)};
+        plan.grown_bytes_ = to_bytes(geometry.chunk().start(geometry.area(report.exceptions / geometry.exceptions_per_area()) + Chunks{1}));
+    }
+    CHECK(plan.find_lost(source));
+    return plan;
+}
+
+// The list once more, for those that have a good exception, too.
+Result<void> RepairPlan::find_lost(Source& source) {
+    if (dropped_.empty()) return {};
+    for (const Entry& entry : dropped_) lost_.push_back(entry.old_chunk);
+    sort_and_keep_one(lost_);
+    std::vector<std::uint64_t> kept;
+    EntryReader reader{source, Geometry{ChunkSize::of_sectors(before_.chunk_sectors)}};
+    auto next_dropped = dropped_.begin();
+    for (Entry entry;;) {
+        TRY(const bool there, reader.next(entry));
+        if (!there) break;
+        if (next_dropped != dropped_.end() && next_dropped->index == entry.index) {
+            ++next_dropped;
+        } else if (std::binary_search(lost_.begin(), lost_.end(), entry.old_chunk)) {
+            kept.push_back(entry.old_chunk);
+        }
+    }
+    sort_and_keep_one(kept);
+    std::erase_if(lost_, [&](std::uint64_t chunk) { return std::binary_search(kept.begin(), kept.end(), chunk); });
+    return {};
+}
+
+std::vector<std::uint64_t> RepairPlan::doubtful() const {
+    std::vector<std::uint64_t> chunks = contradicted_;
+    sort_and_keep_one(chunks);
+    return chunks;
+}
+
+Result<void> RepairPlan::carry_out(Target& target) const {
+    ASSERT(grown_bytes_ == 0);    // grow, and make a new plan
+    CHECK(fill_places(target));
+    CHECK(clear_tail(target));
+    return write_header(target);
+}
+
+// Last: a store without a header is one that nobody writes to.
+Result<void> RepairPlan::write_header(Target& target) const {
+    if (!new_header_) return {};
+    std::array<std::byte, kSectorSize> sector{};
+    DiskHeader header;
+    header.magic = snapshot::kMagic;
+    header.valid = 1;
+    header.version = snapshot::kVersion;
+    header.chunk_size = before_.chunk_sectors;
+    std::memcpy(sector.data(), &header, sizeof header);
+    CHECK(target.write(0, sector));
+    return target.sync();
+}
+
+// dropped_ is in the order of the list, so the places below kept() and the good ones from there on are as many.
+Result<void> RepairPlan::fill_places(Target& target) const {
+    if (dropped_.empty()) return {};
+    const Geometry geometry{ChunkSize::of_sectors(before_.chunk_sectors)};
+    std::uint64_t from = kept();
+    auto next_dropped = std::lower_bound(dropped_.begin(), dropped_.end(), from, [](const Entry& e, std::uint64_t index) { return e.index < index; });
+    bool wrote = false;
+    for (const Entry& place : dropped_) {
+        if (place.index >= kept()) break;
+        while (next_dropped != dropped_.end() && next_dropped->index == from) {
+            ++next_dropped;
+            ++from;
+        }
+        ASSERT(from < before_.exceptions);
+        std::array<std::byte, sizeof(DiskException)> entry;
+        CHECK(target.read(place_of(geometry, from), entry));
+        CHECK(target.write(place_of(geometry, place.index), entry));
+        wrote = true;
+        ++from;
+    }
+    return wrote ? target.sync() : Result<void>{};
+}
+
+// From the new end to the end of the area that has the old one. Nothing there is needed any more, so the order is free.
+Result<void> RepairPlan::clear_tail(Target& target) const {
+    if (dropped_.empty() && !has_leftovers_) return {};
+    const Geometry geometry{ChunkSize::of_sectors(before_.chunk_sectors)};
+    const std::uint64_t per_area = geometry.exceptions_per_area();
+    const std::uint64_t end = (before_.exceptions / per_area + 1) * per_area;
+    const std::vector<std::byte> zeroes(kZeroPiece);
+    for (std::uint64_t index = kept(); index < end;) {
+        if (geometry.area(index / per_area).v >= before_.chunks) break;
+        const std::uint64_t count = std::min<std::uint64_t>(per_area - index % per_area, kZeroPiece / sizeof(DiskException));
+        CHECK(target.write(place_of(geometry, index), {zeroes.data(), count * sizeof(DiskException)}));
+        index += count;
+    }
+    return target.sync();
+}
+
+}  // namespace udm::inspect
