@@ -23,6 +23,11 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
     const auto says = [&](std::string_view word) { return message.find(word) != std::string_view::npos; };
     if (error.code() == -32601) return "the daemon is older than this program: restart it";
     switch (error.error_number()) {
+        case EINVAL:
+            return method == "snapshot.diff" ? "`udm snapshot diff SNAPSHOT [OTHER]`; `udm snapshot list` shows the snapshots" : "";
+        case EIO:
+            if (method == "snapshot.diff" && says("is invalid")) return "it is lost for good: `udm snapshot drop` it, and take another";
+            return "";
         case ENXIO:
             return "`udm ls` lists the devices there are";
         case EEXIST:

@@ -1,4 +1,4 @@
-// udm snapshot take, drop, list.
+// udm snapshot take, drop, list; diff is in diff_command.cpp.
 #include <fmt/format.h>
 
 #include "apps/udm/commands.hpp"
@@ -148,6 +148,7 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
     auto names_only = std::make_shared<bool>(false);
     listing->add_flag("--names", *names_only, "Only their names, a line each");
     listing->callback([name, names_only, &context] { list(context, *name, *names_only); });
+    add_diff_command(*snapshot, context);
 }
 
 }  // namespace udm::app

@@ -135,6 +135,7 @@ Result<std::unique_ptr<ctl::Served>> NbdExports::serve(const ctl::ExportRequest&
     what.home = &host_.env(reactor).reactor;
     what.network = &host_.network(reactor);
     what.read_only = request.read_only;
+    what.questions = request.questions;
     what.budget = budgets_[reactor].get();
     if (auto added = listening->add(std::move(what)); !added) {
         leave(listening);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "ctl/changes.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/params.hpp"
 #include "ctl/version.hpp"
@@ -275,6 +276,15 @@ void Api::add_snapshot_methods() {
         Page page{p};
         p.end();
         return paged(snapshots_.list(origin), page, "snapshot");
+    });
+    add("snapshot.diff", [this](Params& p) {
+        Changes::Request request;
+        request.device = p.device("snapshot");
+        request.against = p.device_if("against");
+        request.offset = p.number_if("offset").value_or(0);
+        request.limit = p.number_if("limit").value_or(Changes::kExtentsMax);
+        p.end();
+        return Changes{devices_}.diff(request);
     });
 }
 

@@ -85,6 +85,9 @@ Result<void> parse_authority(std::string_view text, std::string_view uri, Addres
 
 }  // namespace
 
+std::string percent_encode(std::string_view plain) { return encode(plain, {}); }
+Result<std::string> percent_decode(std::string_view text) { return decode(text, text); }
+
 Result<ExportUri> parse_export_uri(std::string_view uri) {
     ExportUri parsed;
     const std::size_t colon = uri.find("://");

@@ -18,6 +18,9 @@ struct ExportUri {
 
 // Errors: bad_argument, saying what is wrong and what would be right.
 Result<ExportUri> parse_export_uri(std::string_view uri);
+// As it stands in a URI: what isn't a letter, a digit or one of -._~ becomes %XX. The other way fails with bad_argument.
+std::string percent_encode(std::string_view plain);
+Result<std::string> percent_decode(std::string_view text);
 // The canonical text, as a client would use it.
 std::string to_text(const ExportUri& uri);
 

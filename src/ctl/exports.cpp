@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ctl/changes.hpp"
 #include "ctl/export_uri.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/log.hpp"
@@ -12,6 +13,20 @@ namespace udm::ctl {
 namespace {
 constexpr std::string_view kPrefix = "export/";
 std::string key_of(std::string_view uri) { return fmt::format("{}{}", kPrefix, uri); }
+
+// An export, and what its clients may ask for, which lives as long.
+class ServedWithQuestions final : public Served {
+  public:
+    ServedWithQuestions(std::unique_ptr<ExtentQuestions> questions, std::unique_ptr<Served> served)
+        : questions_{std::move(questions)}, served_{std::move(served)} {}
+    void begin_end() override { served_->begin_end(); }
+    std::string uri() const override { return served_->uri(); }
+    std::size_t connections() const override { return served_->connections(); }
+
+  private:
+    std::unique_ptr<ExtentQuestions> questions_;
+    std::unique_ptr<Served> served_;  // goes first
+};
 }  // namespace
 
 // Names the record by its number, which a rename doesn't change.
@@ -50,11 +65,14 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
             const std::lock_guard lock{registry.mutex};
             home = record->home;
         }
-        return must(
-            server_->serve(
-                {.address = uri.address, .name = uri.name, .description = name, .read_only = read_only},
-                device, home),
-            name);
+        auto questions = Changes{devices_}.questions_of(record);
+        const ExportRequest wanted{.address = uri.address,
+                                   .name = uri.name,
+                                   .description = name,
+                                   .read_only = read_only,
+                                   .questions = questions.get()};
+        auto served = must(server_->serve(wanted, device, home), name);
+        return std::make_unique<ServedWithQuestions>(std::move(questions), std::move(served));
     } catch (...) {
         registry.export_opened(*record, -1);
         throw;

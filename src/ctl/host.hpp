@@ -11,6 +11,7 @@
 #include "core/device.hpp"
 #include "core/target_type.hpp"
 #include "port/disk.hpp"
+#include "port/extent_question.hpp"
 #include "port/net.hpp"
 #include "port/reactor.hpp"
 
@@ -47,6 +48,7 @@ struct ExportRequest {
     std::string name;         // the export's name on the wire, decoded; may be empty
     std::string description;  // for lists: the device's name
     bool read_only = false;
+    ExtentQuestions* questions = nullptr;  // of the device, for its home reactor; lives until the export is gone
 };
 
 class ExportServer {

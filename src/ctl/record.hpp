@@ -53,6 +53,7 @@ class Record {
     unsigned table_opens = 0;  // by tables of others
     unsigned exports = 0;
     std::map<Record*, unsigned> uses;            // which devices its tables have open, and how often
+    std::map<DiskId, unsigned> disks;            // what its tables have open, mapped or not, and how often
     unsigned home = 0;                           // once `device` is there
     Device* device = nullptr;                    // as owned below; for who may ask without being on its home
     std::shared_ptr<Device::Observer> observer;  // of `device`

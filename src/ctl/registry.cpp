@@ -239,6 +239,53 @@ void Registry::note_use(const DiskId& id, Record& record, int difference) {
     auto& users = uses_[id];
     if ((users[record.serial] += static_cast<unsigned>(difference)) == 0) users.erase(record.serial);
     if (users.empty()) uses_.erase(id);
+    if ((record.disks[id] += static_cast<unsigned>(difference)) == 0) record.disks.erase(id);
+}
+
+// What a device's data lie on in the end.
+void Registry::bottom_locked(const Record& record, std::set<DiskId>& bottom) const {
+    std::set<const Record*> seen;
+    const std::function<void(const Record&)> walk = [&](const Record& at) {
+        if (!seen.insert(&at).second) return;
+        for (const auto& [id, count] : at.disks) {
+            if (id.kind != DiskId::Kind::mapped) bottom.insert(id);
+        }
+        for (const auto& [lower, count] : at.uses) walk(*lower);
+    };
+    walk(record);
+}
+
+bool Registry::share_a_disk(const Record& one, const Record& other) const {
+    const std::lock_guard lock{mutex};
+    std::set<DiskId> of_one, of_other;
+    bottom_locked(one, of_one);
+    bottom_locked(other, of_other);
+    return std::any_of(of_one.begin(), of_one.end(), [&](const DiskId& id) { return of_other.contains(id); });
+}
+
+std::vector<std::string> Registry::names_on_its_disks(const Record& record, std::size_t most) const {
+    const std::lock_guard lock{mutex};
+    std::set<DiskId> seen;
+    bottom_locked(record, seen);
+    std::vector<DiskId> ways(seen.begin(), seen.end());
+    std::vector<std::string> names;
+    while (!ways.empty() && names.size() < most) {
+        const DiskId id = ways.back();
+        ways.pop_back();
+        const auto users = uses_.find(id);
+        if (users == uses_.end()) continue;
+        for (const auto& [serial, count] : users->second) {
+            const auto at = by_serial_.find(serial);
+            const RecordPtr upper = at == by_serial_.end() ? nullptr : at->second.lock();
+            if (!upper || !seen.insert(upper->id()).second) continue;
+            ways.push_back(upper->id());
+            if (upper.get() == &record || upper->gone || upper->internal) continue;
+            names.push_back(upper->name);
+            if (names.size() == most) break;
+        }
+    }
+    std::sort(names.begin(), names.end());
+    return names;
 }
 
 std::vector<RecordPtr> Registry::users_of(const DiskId& id) const {

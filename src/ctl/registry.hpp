@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,10 @@ class Registry {
     // The devices whose tables have this open, each once, in the order of their serials.
     std::vector<RecordPtr> users_of(const DiskId& id) const;
     std::vector<std::string> users_of(const Record& lower) const;  // names of devices whose tables use it
+    // Whether they lead to a file or block device that is the same: then their data may be the same, too.
+    bool share_a_disk(const Record& one, const Record& other) const;
+    // The devices that share one with it, but for itself and internal ones; at most so many, sorted.
+    std::vector<std::string> names_on_its_disks(const Record& record, std::size_t most) const;
     // Those that use others first.
     std::vector<RecordPtr> top_down() const;
 
@@ -65,6 +70,7 @@ class Registry {
     RecordPtr find_locked(const DeviceKey& key) const;
     void free_names_locked(const Record& record);
     std::vector<std::string> users_locked(const Record& lower) const;
+    void bottom_locked(const Record& record, std::set<DiskId>& bottom) const;
     bool reaches_locked(const Record& from, const Record& to, std::vector<std::string>& way) const;
     static bool unused_and_deferred(const Record& record);
 

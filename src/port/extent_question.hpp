@@ -25,8 +25,10 @@ class ExtentQuestion {
 class ExtentQuestions {
   public:
     virtual ~ExtentQuestions() = default;
-    // All there are now, as NAMESPACE:LEAF ("udm:changed/monday"); the namespace isn't "base".
+    // For lists: those there are now, as NAMESPACE:LEAF ("udm:changed/monday"); the namespace isn't "base". Where there are
+    // very many, a few hundred of them: has() knows the others, too.
     virtual std::vector<std::string> names() const = 0;
+    virtual bool has(std::string_view name) const = 0;
     // Null: there is no such question (any more).
     virtual std::unique_ptr<ExtentQuestion> open(std::string_view name) = 0;
 };

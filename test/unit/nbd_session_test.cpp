@@ -494,6 +494,7 @@ class OddQuestions final : public ExtentQuestions {
   public:
     explicit OddQuestions(Reactor& reactor) : reactor_{reactor} {}
     std::vector<std::string> names() const override { return {"udm:changed/monday", "udm:changed/gone"}; }
+    bool has(std::string_view name) const override { return name == "udm:changed/monday" || name == "udm:changed/gone"; }
     std::unique_ptr<ExtentQuestion> open(std::string_view name) override {
         if (name != "udm:changed/monday") return nullptr;
         ++opened;

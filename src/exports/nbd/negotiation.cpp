@@ -11,9 +11,11 @@ constexpr std::uint32_t kContextsMax = 16;  // selected at once
 
 bool is(std::uint32_t option, OptionType type) { return option == static_cast<std::uint32_t>(type); }
 
-// Does this query of NBD_OPT_LIST_META_CONTEXT ask for `context`? A namespace alone asks for all of it.
+// Does this query of NBD_OPT_LIST_META_CONTEXT ask for `context`? A namespace alone asks for all of it ("udm:"), and so does
+// what ours have in common ("udm:changed/").
 bool lists(std::string_view query, std::string_view context) {
-    return query == context || (query.ends_with(':') && context.starts_with(query));
+    const bool is_prefix = query.ends_with(':') || query.ends_with('/');
+    return query == context || (is_prefix && context.starts_with(query));
 }
 
 }  // namespace
@@ -138,6 +140,13 @@ Negotiation::Next Negotiation::answer_list(std::span<const ListedExport> exports
     return acknowledge(out);
 }
 
+bool Negotiation::lists_contexts() const noexcept { return is(option_, OptionType::list_meta_context); }
+
+std::vector<std::string> Negotiation::contexts_in_question() const {
+    if (!is(option_, OptionType::set_meta_context)) return contexts_;
+    return {meta_.queries.begin(), meta_.queries.end()};
+}
+
 Negotiation::Next Negotiation::answer_export(const ExportFacts* facts, bool stopping, Bytes& out) {
     const bool by_name = is(option_, OptionType::export_name);
     if (!facts || stopping) {
@@ -151,7 +160,7 @@ Negotiation::Next Negotiation::answer_export(const ExportFacts* facts, bool stop
         text.append(name_).append("'");
         return refuse(ReplyType::err_unknown, text, out);
     }
-    if (is(option_, OptionType::list_meta_context) || is(option_, OptionType::set_meta_context)) {
+    if (lists_contexts() || is(option_, OptionType::set_meta_context)) {
         return answer_meta(*facts, out);
     }
     if (by_name || is(option_, OptionType::go)) {

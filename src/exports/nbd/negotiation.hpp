@@ -16,7 +16,7 @@ struct ExportFacts {
     std::uint64_t size = 0;   // bytes
     std::uint16_t flags = 0;  // transmission flags, without kSendDf
     std::uint32_t block_min = 512, block_preferred = 4096, block_max = 0;
-    std::span<const std::string> contexts;  // names of the metadata contexts there are
+    std::span<const std::string> contexts;  // metadata contexts there are: all, or those of contexts_in_question()
 };
 
 struct ListedExport {
@@ -50,6 +50,9 @@ class Negotiation {
 
     Next answer_list(std::span<const ListedExport> exports, Bytes& out);
     std::string_view name() const noexcept { return name_; }
+    // When the answer wants a list of contexts; else it is enough to say which of these there are.
+    bool lists_contexts() const noexcept;
+    std::vector<std::string> contexts_in_question() const;
     // Null: there is none of that name. `stopping`: there is, but not for long.
     Next answer_export(const ExportFacts* facts, bool stopping, Bytes& out);
 

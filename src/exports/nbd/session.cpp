@@ -170,8 +170,12 @@ void Session::answer() noexcept {
     const Export& what = entry_->what;
     shape_ = shape_of(what);
     std::vector<std::string> contexts{std::string{kAllocation}};
-    if (what.questions) {
+    if (what.questions && negotiation_.lists_contexts()) {
         for (std::string& name : what.questions->names()) contexts.push_back(std::move(name));
+    } else if (what.questions) {
+        for (std::string& name : negotiation_.contexts_in_question()) {
+            if (what.questions->has(name)) contexts.push_back(std::move(name));
+        }
     }
     ExportFacts facts;
     facts.name = what.name;
