@@ -12,6 +12,8 @@ void add_device_commands(CLI::App& app, Context& context);     // ls show remove
 void add_resize_command(CLI::App& app, Context& context);      // resize
 void add_snapshot_commands(CLI::App& app, Context& context);   // snapshot take drop list diff
 void add_diff_command(CLI::App& snapshot, Context& context);   // … of which this is diff
+void add_cow_commands(CLI::App& app, Context& context);        // cow info check dump repair
+void add_cow_repair_command(CLI::App& cow, Context& context);  // … of which this is repair
 void add_export_commands(CLI::App& app, Context& context);     // export unexport
 void add_serve_command(CLI::App& app, Context& context);       // serve
 void add_watch_commands(CLI::App& app, Context& context);      // top events

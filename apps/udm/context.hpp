@@ -43,6 +43,7 @@ class Context {
   public:
     std::string socket;  // --socket
     bool json = false;   // --json
+    int exit_code = kOk; // of a command that has said all there is to say
 
     // Connects at the first call. Throws ctl::NoDaemon.
     ctl::Client& daemon();

@@ -34,13 +34,14 @@ int run(int argc, char** argv) {
     add_device_commands(app, context);
     add_resize_command(app, context);
     add_snapshot_commands(app, context);
+    add_cow_commands(app, context);
     add_export_commands(app, context);
     add_watch_commands(app, context);
     add_status_command(app, context);
     add_completion_command(app, context);
     try {
         app.parse(argc, argv);
-        return kOk;
+        return context.exit_code;
     } catch (const CLI::RequiredError& error) {
         const auto unknown = app.remaining(true);  // a word in the command's place is more to the point
         if (unknown.empty()) return app.exit(error) == 0 ? kOk : kUsage;

@@ -195,6 +195,27 @@ def full(kind, chunk):
     return make
 
 
+def repaired(chunk, megabytes):
+    """Exceptions damaged in every way, and the store repaired with `udm cow repair`."""
+
+    def make(folder, daemon):
+        store = several_areas(chunk, megabytes)(folder, daemon)
+        per_area = chunk * pattern.SECTOR // 16
+        past_end = os.path.getsize(store.cow) // (chunk * pattern.SECTOR)
+        damage = [(1, 1, past_end), (5, 5, per_area + 2), (9, 9, 1), (20, 1, 3), (per_area + 3, 2**63, 2**63), (per_area + 4, 7, 2)]
+        with open(store.cow, "r+b") as file:
+            for index, old, new in damage:
+                file.seek(((1 + index // per_area * (per_area + 1)) * chunk * pattern.SECTOR) + index % per_area * 16)
+                file.write(old.to_bytes(8, "little") + new.to_bytes(8, "little"))
+        faults = json.loads(daemon.udm("--json", "cow", "check", store.cow, check=False).stdout)["faults"]
+        assert {"beyond-device", "in-metadata", "cow-twice"} <= set(faults)
+        assert len(json.loads(daemon.udm("--json", "cow", "repair", store.cow).stdout)["dropped"]) >= 5
+        store.look(daemon)
+        return store
+
+    return make
+
+
 STORES = {
     "chunk8-areas": several_areas(8, 16),
     "chunk16-areas": several_areas(16, 24),
@@ -202,6 +223,8 @@ STORES = {
     "chunk8-holes": with_holes(8),
     "chunk16-holes": with_holes(16),
     "chunk64-holes": with_holes(64),
+    "chunk8-repaired": repaired(8, 16),
+    "chunk16-repaired": repaired(16, 24),
     "chunk8-invalid": full("P", 8),
     "chunk64-invalid": full("P", 64),
     "chunk8-overflow": full("PO", 8),
