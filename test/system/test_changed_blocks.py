@@ -3,7 +3,9 @@ only what changed. The copies are compared byte for byte, while the volume is wr
 
 import errno
 import json
+import os
 import random
+import re
 import subprocess
 import threading
 
@@ -11,7 +13,7 @@ import nbd
 import pytest
 
 import pattern
-from udmtest import Daemon, RpcError, wait_until
+from udmtest import ROOT, Daemon, RpcError, wait_until
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -308,3 +310,25 @@ def test_comparing_goes_on_after_a_restart(folder):
         handle = connect(uri, CHANGED + "monday")
         assert extents(handle, 0, 2 * MIB)[CHANGED + "monday"] == [(0, MIB, 0), (MIB, 4096, 1), (MIB + 4096, MIB - 4096, 0)]
         handle.shutdown()
+
+
+def test_the_program_of_the_manual_does_what_it_says(volume, folder):
+    """docs/incremental-backup.md, run as it stands there but for the places of things."""
+    with open(os.path.join(ROOT, "docs/incremental-backup.md"), encoding="utf-8") as file:
+        program = re.search(r"```python\n(.*?)```", file.read(), re.DOTALL)[1]
+    take(volume, "vol=monday")
+    with open(f"{folder}/backup.img", "wb") as file:
+        file.write(contents(volume.export("monday")))
+    write(volume.vol, (MIB, b"x" * 3 * MIB), (40 * MIB + 512, b"y" * 512))
+    take(volume, "vol=tuesday")
+    uri = volume.export("tuesday")
+    for there, here in [("nbd+unix:///tuesday?socket=/run/backup.sock", uri), ("backup.img", f"{folder}/backup.img")]:
+        assert program.count(f'"{there}"') == 1
+        program = program.replace(f'"{there}"', f'"{here}"')
+    subprocess.run(["/usr/bin/python3", "-c", program], check=True, timeout=120)
+    with open(f"{folder}/backup.img", "rb") as file:
+        assert file.read() == contents(uri)
+    volume.unexport("monday")
+    volume.udm("snapshot", "drop", "monday")
+    again = subprocess.run(["/usr/bin/python3", "-c", program], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 1 and "make a full copy" in again.stderr
