@@ -29,6 +29,7 @@ enum class Errc : int {
     corrupt = EILSEQ,
     timed_out = ETIMEDOUT,
     interrupted = EINTR,
+    too_many_files = EMFILE,
 };
 
 struct Error {

@@ -47,10 +47,10 @@ FileDisk::FileDisk(Loop& loop, const OpenedFile& file, std::string name)
 
 FileDisk::~FileDisk() { ASSERT(file_.fd < 0); }
 
-int FileDisk::release() noexcept {
+void FileDisk::release() noexcept {
     ASSERT(under_way_ == 0);
     if (attached_ && loop_.running()) loop_.detach(file_);
-    return std::exchange(file_.fd, -1);
+    file_.fd = -1;
 }
 
 void FileDisk::refresh() noexcept {

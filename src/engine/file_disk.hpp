@@ -13,7 +13,7 @@ class FileRequest;
 
 class FileDisk final : public Disk {
   public:
-    // Takes over the descriptor. Any thread; used on the loop's only.
+    // The descriptor stays the caller's, open until release(). Any thread; used on the loop's only.
     FileDisk(Loop& loop, const OpenedFile& file, std::string name);
     ~FileDisk() override;  // nothing is under way; release() was called
 
@@ -21,8 +21,8 @@ class FileDisk final : public Disk {
     const Limits& limits() const noexcept override { return limits_; }
     void refresh() noexcept override;
 
-    // Gives the descriptor back, to be closed where that may block.
-    int release() noexcept;
+    // From here on the descriptor is not used any more.
+    void release() noexcept;
 
   private:
     friend class FileRequest;

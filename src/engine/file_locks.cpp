@@ -84,9 +84,10 @@ class CloseCall final : public Operation {
 
 }  // namespace
 
-void close_elsewhere(EngineShared& shared, int fd) noexcept {
-    if (fd >= 0) shared.workers().submit(*new CloseCall{fd});
-}
+FileLocks::Descriptor::Descriptor(EngineShared& shared, int fd, bool writable) noexcept
+    : shared_{shared}, fd_{fd}, writable_{writable} {}
+// Closing may block.
+FileLocks::Descriptor::~Descriptor() { shared_.workers().submit(*new CloseCall{fd_}); }
 
 std::string who_has_open(const DiskId& id) {
     std::string found;
@@ -115,97 +116,104 @@ std::string who_has_open(const DiskId& id) {
     return found;
 }
 
-FileLocks::~FileLocks() {
-    for (auto& [id, entry] : entries_) {
-        if (entry.fd >= 0) ::close(entry.fd);
-    }
-}
-
-int FileLocks::lock(Entry& entry, const DiskId& id, Held wanted) noexcept {
-    if (entry.held == wanted || id.kind != DiskId::Kind::file)
-        return 0;  // a block device's lock is its descriptor
+int FileLocks::lock(Entry& entry, Held wanted) noexcept {
+    if (entry.held == wanted) return 0;
+    const int fd = entry.file->fd();
     int error = 0;
     switch (wanted) {
         case Held::exclusive:
-            if (!set(entry.fd, F_WRLCK, 0, 0)) error = errno;
+            if (!set(fd, F_WRLCK, 0, 0)) error = errno;
             break;
         case Held::shared:
-            error = lock_shared(entry.fd);
+            error = lock_shared(fd);
             if (error == 0 && entry.held == Held::exclusive) {
-                set(entry.fd, F_UNLCK, 0, kUsesRead);
-                set(entry.fd, F_UNLCK, kUsesRead + 1, kSharesNoWrite - kUsesRead - 1);
-                set(entry.fd, F_UNLCK, kSharesNoWrite + 1, 0);
+                set(fd, F_UNLCK, 0, kUsesRead);
+                set(fd, F_UNLCK, kUsesRead + 1, kSharesNoWrite - kUsesRead - 1);
+                set(fd, F_UNLCK, kSharesNoWrite + 1, 0);
             }
-            if (error != 0) set(entry.fd, F_UNLCK, 0, 0);
+            if (error != 0) set(fd, F_UNLCK, 0, 0);
             break;
         case Held::nothing:
-            set(entry.fd, F_UNLCK, 0, 0);
+            set(fd, F_UNLCK, 0, 0);
             break;
     }
     if (error == 0) entry.held = wanted;
     return error;
 }
 
-bool FileLocks::join(const DiskId& id, OpenMode mode, Lease& lease) {
+std::optional<FileLocks::Lease> FileLocks::join(const DiskId& id, OpenMode mode) {
     const std::lock_guard lock{mutex_};
     const auto found = entries_.find(id);
-    if (found == entries_.end()) return false;
+    if (found == entries_.end() || id.kind != DiskId::Kind::file) return std::nullopt;
     Entry& entry = found->second;
-    if (mode == OpenMode::write && entry.writers == 0) return false;
+    if (mode == OpenMode::write && entry.writers == 0) return std::nullopt;
     ++(mode == OpenMode::write ? entry.writers : entry.readers);
-    lease = Lease{*this, id, mode, entry.number};
-    return true;
+    return Lease{*this, id, mode, entry.number, entry.file};
 }
 
 Result<FileLocks::Lease> FileLocks::acquire(const DiskId& id, int fd, OpenMode mode,
                                             const std::string& path) {
+    const bool writing = mode == OpenMode::write;
+    auto opened = std::make_shared<Descriptor>(shared_, fd, writing);
     const std::lock_guard lock{acquiring_};
-    Lease lease;
-    if (join(id, mode, lease)) return lease;
-    const std::string again = fmt::format("/proc/self/fd/{}", fd);
-    if (id.kind == DiskId::Kind::block) {
-        if (mode == OpenMode::read) return acquire_with(-1, false, id, mode, path);
-        const int fresh = ::open(again.c_str(), O_RDWR | O_EXCL | O_CLOEXEC);
-        if (fresh < 0 && errno == EBUSY) {
+    if (id.kind == DiskId::Kind::block) return acquire_block(opened, id, mode, path);
+    if (auto joined = join(id, mode)) return std::move(*joined);
+    if (!writing) {
+        // Open for writing if that is allowed, also for a reader: so that its lock can become a writer's in one
+        // step. Its device refuses writes all the same.
+        const int fresh = ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDWR | O_CLOEXEC);
+        if (fresh >= 0) opened = std::make_shared<Descriptor>(shared_, fresh, true);
+    }
+    return acquire_file(opened, id, mode, path);
+}
+
+// Each device has a descriptor of its own. A writer has another one, which keeps others away.
+Result<FileLocks::Lease> FileLocks::acquire_block(const DescriptorPtr& opened, const DiskId& id, OpenMode mode,
+                                                  const std::string& path) {
+    DescriptorPtr exclusive;
+    bool is_held = false;
+    {
+        const std::lock_guard lock{mutex_};
+        const auto found = entries_.find(id);
+        is_held = found != entries_.end() && found->second.file != nullptr;
+    }
+    if (mode == OpenMode::write && !is_held) {
+        const std::string again = fmt::format("/proc/self/fd/{}", opened->fd());
+        const int fd = ::open(again.c_str(), O_RDWR | O_EXCL | O_CLOEXEC);
+        if (fd < 0 && errno == EBUSY) {
             std::string who = who_has_open(id);
             return fail(
                 Errc::busy,
                 fmt::format("{}: in use{}{}: unmount it or end what uses it, or open it read-only", path,
                             who.empty() ? " (mounted, or part of another device)" : " by ", who));
         }
-        if (fresh < 0)
-            return fail(static_cast<Errc>(errno), fmt::format("{}: {}", path, std::strerror(errno)));
-        return acquire_with(fresh, true, id, mode, path);
+        if (fd < 0) return fail(static_cast<Errc>(errno), fmt::format("{}: {}", path, std::strerror(errno)));
+        exclusive = std::make_shared<Descriptor>(shared_, fd, true);
     }
-    // Open for writing if that is allowed, also for a reader: so that its lock can become a writer's in one
-    // step.
-    int fresh = ::open(again.c_str(), O_RDWR | O_CLOEXEC);
-    const bool writable = fresh >= 0;
-    if (!writable) fresh = ::open(again.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fresh < 0)
-        return fail(static_cast<Errc>(errno),
-                    fmt::format("{}: opening it for its lock: {}", path, std::strerror(errno)));
-    return acquire_with(fresh, writable, id, mode, path);
+    const std::lock_guard lock{mutex_};
+    Entry& entry = entries_[id];
+    if (entry.readers + entry.writers == 0) entry.number = ++last_number_;
+    if (exclusive) entry.file = std::move(exclusive);
+    ++(mode == OpenMode::write ? entry.writers : entry.readers);
+    return Lease{*this, id, mode, entry.number, opened};
 }
 
-Result<FileLocks::Lease> FileLocks::acquire_with(int fresh, bool writable, const DiskId& id, OpenMode mode,
+Result<FileLocks::Lease> FileLocks::acquire_file(const DescriptorPtr& opened, const DiskId& id, OpenMode mode,
                                                  const std::string& path) {
     const Held wanted = mode == OpenMode::write ? Held::exclusive : Held::shared;
-    int unused = fresh;
     int error = 0;
-    Lease lease;
     {
         const std::lock_guard lock{mutex_};
         Entry& entry = entries_[id];
         const bool is_new = entry.readers + entry.writers == 0;
+        const Entry before = entry;
         if (is_new) entry.number = ++last_number_;
-        if (entry.fd < 0 || (wanted == Held::exclusive && !entry.writable)) {
+        if (!entry.file || (wanted == Held::exclusive && !entry.file->writable())) {
             // The old descriptor's read lock would stand in the new one's way.
-            if (entry.fd >= 0) this->lock(entry, id, Held::nothing);
-            std::swap(entry.fd, unused);
-            std::swap(entry.writable, writable);
+            if (entry.file) this->lock(entry, Held::nothing);
+            entry.file = opened;
         }
-        error = this->lock(entry, id, wanted);
+        error = this->lock(entry, wanted);
         if (error != 0 && !is_conflict(error)) {
             shared_.warn(fmt::format("{}: cannot be locked ({}): see that nothing else uses it", path,
                                      std::strerror(error)));
@@ -214,52 +222,58 @@ Result<FileLocks::Lease> FileLocks::acquire_with(int fresh, bool writable, const
         }
         if (error == 0) {
             ++(mode == OpenMode::write ? entry.writers : entry.readers);
-            lease = Lease{*this, id, mode, entry.number};
-        } else if (is_new) {
-            std::swap(entry.fd, unused);
+            return Lease{*this, id, mode, entry.number, entry.file};
+        }
+        if (is_new) {
             entries_.erase(id);
         } else if (entry.held == Held::nothing) {
             // Readers were here before, under the old descriptor; nobody else can have got a writer's lock
             // meanwhile without being noticed by the next open.
-            this->lock(entry, id, Held::shared);
+            entry.file = before.file;
+            this->lock(entry, Held::shared);
         }
     }
-    if (error != 0) {
-        Error refused = busy(path, id, unused >= 0 ? unused : fresh, mode);
-        if (unused >= 0) ::close(unused);
-        return std::unexpected<Error>(std::move(refused));
-    }
-    if (unused >= 0) ::close(unused);
-    return lease;
+    return std::unexpected<Error>(busy(path, id, opened->fd(), mode));
+}
+
+std::optional<FileTraits> FileLocks::traits(const DiskId& id, OpenMode mode) const {
+    const std::lock_guard lock{mutex_};
+    const auto found = entries_.find(id);
+    if (found == entries_.end() || id.kind != DiskId::Kind::file) return std::nullopt;
+    return mode == OpenMode::write ? found->second.to_write : found->second.to_read;
+}
+
+void FileLocks::note_traits(const DiskId& id, OpenMode mode, const FileTraits& traits) {
+    const std::lock_guard lock{mutex_};
+    if (const auto found = entries_.find(id); found != entries_.end()) found->second.traits(mode) = traits;
 }
 
 void FileLocks::release(const DiskId& id, OpenMode mode) noexcept {
-    int unused = -1;
-    {
-        const std::lock_guard lock{mutex_};
-        const auto found = entries_.find(id);
-        ASSERT(found != entries_.end());
-        Entry& entry = found->second;
-        unsigned& uses = mode == OpenMode::write ? entry.writers : entry.readers;
-        ASSERT(uses > 0);
-        --uses;
-        if (entry.readers + entry.writers == 0) {
-            if (entry.fd >= 0) this->lock(entry, id, Held::nothing);
-            unused = entry.fd;
-            entries_.erase(found);
-        } else if (entry.writers == 0 && entry.fd >= 0) {
-            if (id.kind == DiskId::Kind::block) {
-                unused = std::exchange(entry.fd, -1);
-            } else {
-                this->lock(entry, id, Held::shared);
-            }
+    DescriptorPtr unused;  // destroyed without the lock
+    const std::lock_guard lock{mutex_};
+    const auto found = entries_.find(id);
+    ASSERT(found != entries_.end());
+    Entry& entry = found->second;
+    const bool is_block = id.kind == DiskId::Kind::block;
+    unsigned& uses = mode == OpenMode::write ? entry.writers : entry.readers;
+    ASSERT(uses > 0);
+    --uses;
+    if (entry.readers + entry.writers == 0) {
+        if (!is_block) this->lock(entry, Held::nothing);
+        unused = std::move(entry.file);
+        entries_.erase(found);
+    } else if (entry.writers == 0) {
+        if (is_block) {
+            unused = std::move(entry.file);
+        } else {
+            this->lock(entry, Held::shared);
         }
     }
-    close_elsewhere(shared_, unused);
 }
 
 void FileLocks::Lease::release() noexcept {
     if (FileLocks* locks = std::exchange(locks_, nullptr)) locks->release(id_, mode_);
+    file_.reset();
 }
 
 }  // namespace udm

@@ -5,12 +5,16 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 
@@ -122,6 +126,43 @@ std::int64_t file_bytes(int fd, bool block_device) noexcept {
     return ::fstat(fd, &status) == 0 ? status.st_size : -errno;
 }
 
+DiskId id_of(const struct stat& status) noexcept {
+    if (S_ISBLK(status.st_mode)) return {DiskId::Kind::block, 0, status.st_rdev};
+    return {DiskId::Kind::file, status.st_dev, status.st_ino};
+}
+
+std::optional<DiskId> may_open(const std::string& path, OpenMode mode) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+    const int access = mode == OpenMode::write ? R_OK | W_OK : R_OK;
+    if (::faccessat(AT_FDCWD, path.c_str(), access, AT_EACCESS) != 0) return std::nullopt;
+    return id_of(status);
+}
+
+namespace {
+
+std::size_t open_files() {
+    std::error_code ignored;
+    const std::filesystem::directory_iterator all{"/proc/self/fd", ignored};
+    return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+// The limit of open files, with some left for what isn't a device. Descriptors are numbered from the lowest free
+// one on, so the number says how many there are without counting them.
+Result<void> check_room(int fd, const std::string& path) {
+    rlimit files{};
+    if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY) return {};
+    const rlim_t reserved = std::min<rlim_t>(kFilesReserved, files.rlim_cur / 4);
+    if (fd >= 0 && static_cast<rlim_t>(fd) < files.rlim_cur - reserved) return {};
+    return fail(Errc::too_many_files,
+                fmt::format("{}: too many open files: {} are open of at most {}, and {} are left for connections; "
+                            "start the daemon with a higher limit (`ulimit -n NUMBER` before it, or LimitNOFILE=NUMBER "
+                            "in its systemd unit)",
+                            path, open_files(), files.rlim_cur, reserved));
+}
+
+}  // namespace
+
 Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
     // Looked at before it is opened: opening a FIFO or a tape does something.
     OpenedFile file;
@@ -136,6 +177,7 @@ Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
     if (file.fd < 0 || ::fstat(file.fd, &file.status) != 0) {
         const int error = errno;
         if (file.fd >= 0) ::close(file.fd);
+        if (error == EMFILE) CHECK(check_room(-1, path));
         const char* remedy = error == EACCES || error == EPERM
                                  ? " (a read-only device or table needs no write permission)"
                                  : "";
@@ -146,6 +188,10 @@ Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
         ::close(file.fd);
         return fail(Errc::no_device, fmt::format("{}: neither a file nor a block device", path));
     }
+    if (auto room = check_room(file.fd, path); !room) {
+        ::close(file.fd);
+        return fail(room);
+    }
     // O_NONBLOCK was for opening only.
     ::fcntl(file.fd, F_SETFL, flags & ~O_NONBLOCK);
     file.traits.block_device = S_ISBLK(file.status.st_mode);
@@ -153,7 +199,7 @@ Result<OpenedFile> open_file(const std::string& path, OpenMode mode) {
     return file;
 }
 
-Result<void> find_traits(OpenedFile& file, const std::string& path) {
+void find_traits(OpenedFile& file) {
     FileTraits& traits = file.traits;
     Limits& limits = traits.limits;
     struct statfs system {};
@@ -178,6 +224,11 @@ Result<void> find_traits(OpenedFile& file, const std::string& path) {
         find_file_limits(file, limits);
     }
     limits.volatile_cache = !traits.memory;
+}
+
+Result<void> find_size(OpenedFile& file, const std::string& path) {
+    FileTraits& traits = file.traits;
+    Limits& limits = traits.limits;
     const std::int64_t bytes = file_bytes(file.fd, traits.block_device);
     if (bytes < 0) {
         return fail(Errc::io, fmt::format("{}: its size: {}", path, std::strerror(static_cast<int>(-bytes))));

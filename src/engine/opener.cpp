@@ -84,11 +84,6 @@ Result<std::string> path_of(const std::string& words) {
         fmt::format("{}: no such device (an absolute path, MAJOR:MINOR, ram:SIZE or ram:NAME:SIZE)", words));
 }
 
-DiskId id_of(const struct stat& status) {
-    if (S_ISBLK(status.st_mode)) return {DiskId::Kind::block, 0, status.st_rdev};
-    return {DiskId::Kind::file, status.st_dev, status.st_ino};
-}
-
 class OpenMemory final : public OpenDevice {
   public:
     OpenMemory(Loop& loop, NamedMemory::Found found, std::string words)
@@ -109,16 +104,11 @@ class OpenMemory final : public OpenDevice {
 class OpenPath final : public OpenDevice {
   public:
     OpenPath(Loop& loop, const OpenedFile& file, FileLocks::Lease lease, std::string words)
-        : loop_{loop},
-          id_{id_of(file.status)},
-          words_{std::move(words)},
-          lease_{std::move(lease)},
-          disk_{loop, file, words_} {}
-    // The lock goes at once, the descriptor (whose closing may block) on a helper thread.
+        : id_{id_of(file.status)}, words_{std::move(words)}, lease_{std::move(lease)}, disk_{loop, file, words_} {}
+    // The lock goes at once; the descriptor, whose closing may block, on a helper thread.
     ~OpenPath() override {
-        const int fd = disk_.release();
+        disk_.release();
         lease_.release();
-        close_elsewhere(loop_.shared(), fd);
     }
     Disk& disk() noexcept override { return disk_; }
     const DiskId& id() const noexcept override { return id_; }
@@ -132,7 +122,6 @@ class OpenPath final : public OpenDevice {
     }
 
   private:
-    Loop& loop_;
     const DiskId id_;
     const std::string words_;
     FileLocks::Lease lease_;
@@ -191,27 +180,37 @@ Result<std::unique_ptr<OpenDevice>> Opener::open_memory(const std::string& words
 
 Result<std::unique_ptr<OpenDevice>> Opener::open_path(const std::string& words, const std::string& path,
                                                       OpenMode mode) {
-    TRY(OpenedFile file, open_file(path, mode));
-    auto lease = locks_.acquire(id_of(file.status), file.fd, mode, path);
-    if (!lease) {
-        ::close(file.fd);
-        return fail(lease);
+    OpenedFile file;
+    FileLocks::Lease lease;
+    std::optional<FileLocks::Lease> joined;
+    if (const auto id = may_open(path, mode)) joined = locks_.join(*id, mode);
+    if (joined) {
+        lease = std::move(*joined);
+        file.traits.limits.read_only = mode == OpenMode::read;
+        if (::fstat(lease.fd(), &file.status) != 0) return fail(Errc::io, fmt::format("{}: {}", path, std::strerror(errno)));
+    } else {
+        TRY(file, open_file(path, mode));
+        TRY(lease, locks_.acquire(id_of(file.status), file.fd, mode, path));
     }
-    auto usable = find_traits(file, path);
+    file.fd = lease.fd();
+    const DiskId id = id_of(file.status);
+    if (const auto known = locks_.traits(id, mode)) {
+        file.traits = *known;
+    } else {
+        find_traits(file);
+        locks_.note_traits(id, mode, file.traits);
+    }
+    auto usable = find_size(file, path);
     if (usable && file.traits.limits.read_only && mode == OpenMode::write) {
         usable = fail(Errc::read_only, fmt::format("{}: the block device is read-only", path));
     }
-    if (!usable) {
-        lease->release();
-        ::close(file.fd);
-        return fail(usable);
-    }
+    if (!usable) return fail(usable);
     if (file.traits.bytes_unserved != 0) {
         loop_.shared().log(
             fmt::format("{}: its last {} bytes are not served: the size is not a multiple of {}", path,
                         file.traits.bytes_unserved, file.traits.limits.logical_block));
     }
-    return std::make_unique<OpenPath>(loop_, file, std::move(*lease), words);
+    return std::make_unique<OpenPath>(loop_, file, std::move(lease), words);
 }
 
 Result<DiskId> identify_device(std::string_view words, NamedMemory& memory) {
