@@ -48,7 +48,7 @@ class WriteGather final : Task, Layer {
     Reactor& reactor_;
     Disk* disk_;
     List<Write> waiting_;
-    Pool<Batch> batches_{16};
+    Pool<Batch> batches_{4};    // 1 KiB each, and a gather for each of many disks
 };
 
 }  // namespace udm

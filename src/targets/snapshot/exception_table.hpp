@@ -47,8 +47,9 @@ class ExceptionTable {
     std::uint64_t entries() const noexcept { return entries_; }
     // All memory held, unused slack included.
     std::uint64_t bytes() const noexcept;
-    // Takes memory ahead of need, so that insert() does not: call it off the request's path when asked for.
-    bool wants_reserve() const noexcept { return spare_.size() < kSpareLow; }
+    // Takes memory ahead of need, so that insert() does not: call it off the request's path when asked for. A table that
+    // is nowhere near its second leaf wants none: most of ten thousand snapshots stay as small as that.
+    bool wants_reserve() const noexcept { return spare_.size() < kSpareLow && entries_ >= kFewEntries; }
     void reserve();
 
     template <class F>
@@ -77,6 +78,7 @@ class ExceptionTable {
     static constexpr std::uint64_t kRunMax = 1u << 16;
     static constexpr unsigned kLeafEntries = 341;
     static constexpr unsigned kPageLeaves = 128;
+    static constexpr std::uint64_t kFewEntries = kLeafEntries / 2;
     static constexpr std::size_t kSpareLow = 2;
     static constexpr std::size_t kSpareFull = 8;
 

@@ -20,7 +20,6 @@ constexpr std::uint64_t kZeroPiece = 512 * 1024;    // decision 19
 PersistentStore::PersistentStore(Env& env, Disk& cow, ChunkSize chunk, Sectors lowest_chunk, std::string cow_name)
     : env_{env}, cow_{&cow}, geometry_{chunk}, lowest_chunk_{lowest_chunk}, cow_name_{std::move(cow_name)},
       work_{env.reactor}, stopped_{env.reactor}, turn_{env.reactor} {
-    tail_.reserve(512);
 }
 
 std::size_t PersistentStore::at_most(std::size_t bytes) const noexcept {
@@ -325,6 +324,7 @@ Job<void> PersistentStore::commit_loop() {
     running_ = true;
     for (;;) {
         while (!wants_commit() || clearing_) {
+            if (!clearing_) trim_tail();
             if (stopping_ && !clearing_) {
                 running_ = false;
                 stopped_.notify_all();
@@ -347,6 +347,14 @@ Job<void> PersistentStore::commit_loop() {
             release(syncs_, ~std::uint64_t{0}, status);
         }
     }
+}
+
+// What a burst has left behind goes when there is nothing to do: a store that rests is one of thousands (decision 19).
+void PersistentStore::trim_tail() {
+    constexpr std::size_t kKept = 1024;    // entries: four pieces
+    if (tail_.capacity() <= kKept || tail_.size() > kKept / 2) return;
+    std::vector<DiskException> smaller(tail_);
+    tail_.swap(smaller);
 }
 
 void PersistentStore::release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept {

@@ -77,6 +77,7 @@ class PersistentStore final : public Store {
     std::size_t at_most(std::size_t bytes) const noexcept;
     Chunks room() const noexcept { return geometry_.chunk().whole(cow_->limits().size); }
     bool wants_commit() const noexcept;
+    void trim_tail();
     void release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept;
     std::string where(const char* what) const;
 

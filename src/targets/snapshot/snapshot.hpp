@@ -173,7 +173,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     };
     std::vector<InCopy>::const_iterator in_copy_after(Chunk chunk) const noexcept;    // the first that begins behind it
     std::vector<InCopy> parts_;
-    Pool<QueuedIo> waits_;
+    Pool<QueuedIo> waits_{16};
     bool valid_ = true;
     bool overflowed_ = false;
     bool marked_invalid_ = false;
