@@ -1,9 +1,10 @@
 #!/bin/bash
-# soak.sh [PART...]: what takes too long for ./dev test. Called by `./dev soak`, after the build. Parts: sim fuzz kills oracle
+# soak.sh [PART...]: what takes too long for ./dev test. Called by `./dev soak`, after the build. Parts: sim fuzz kills density oracle
 # sanitizers; all of them if none is named. Prints the result of each part and ends with 1 if one failed.
 #   UDM_SOAK_SEEDS (1000000)      histories for the simulated world
 #   UDM_FUZZ_SECONDS (300)        for each fuzzer
 #   UDM_KILLS (50)                kill -9 of the daemon under load
+#   UDM_SNAPSHOTS (10000)         of one base in one daemon
 set -uo pipefail
 cd "$(dirname "$0")/.."
 jobs=${UDM_JOBS:-$(nproc)}
@@ -16,6 +17,8 @@ part_sim() { build/release/bin/udm-sim run --seeds "1..${UDM_SOAK_SEEDS:-1000000
 part_fuzz() { ./dev fuzz "${UDM_FUZZ_SECONDS:-300}"; }
 
 part_kills() { UDM_KILLS=${UDM_KILLS:-50} $python -m pytest -q -ra -p no:cacheprovider test/system -k kill; }
+
+part_density() { UDM_SNAPSHOTS=${UDM_SNAPSHOTS:-10000} $python -m pytest -q -ra -s -p no:cacheprovider test/system/test_density.py; }
 
 part_oracle() { UDM_ORACLE=require $python -m pytest -q -ra -p no:cacheprovider test/conformance; }
 
@@ -32,10 +35,10 @@ part_sanitizers() {
     return $rc
 }
 
-[ $# -gt 0 ] || set -- sim fuzz kills oracle sanitizers
+[ $# -gt 0 ] || set -- sim fuzz kills density oracle sanitizers
 failed=0
 for part in "$@"; do
-    declare -F "part_$part" >/dev/null || { echo "soak: no part '$part'; there are sim fuzz kills oracle sanitizers" >&2; exit 2; }
+    declare -F "part_$part" >/dev/null || { echo "soak: no part '$part'; there are sim fuzz kills density oracle sanitizers" >&2; exit 2; }
 done
 for part in "$@"; do
     start=$SECONDS

@@ -26,14 +26,9 @@ std::string uses_word(const Json& info) {
     return parts.empty() ? "-" : fmt::format("{}", fmt::join(parts, ", "));
 }
 
-std::string target_types(Context& context, const Json& info) {
+std::string target_types(const Json& info) {
     std::vector<std::string> types;
-    if (info.value("live_table", false)) {
-        for (const Json& line : context.call("table.status", {{"device", info["name"]}, {"noflush", true}})) {
-            const std::string type = line.value("type", "");
-            if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
-        }
-    }
+    for (const Json& type : info.value("target_types", Json::array())) types.push_back(type);
     return fmt::format("{}", fmt::join(types, ","));
 }
 
@@ -59,7 +54,7 @@ void list(Context& context, bool names_only) {
     std::string held;
     for (const Json& info : devices) {
         columns.add({info.value("name", ""), human_sectors(number(info, "size")), state_word(info),
-                     info.value("read_only", false) ? "ro" : "rw", target_types(context, info),
+                     info.value("read_only", false) ? "ro" : "rw", target_types(info),
                      uses_word(info)});
         if (state_word(info) == "held") {
             held += fmt::format("{} is held: {}\n", info.value("name", ""),
@@ -69,31 +64,15 @@ void list(Context& context, bool names_only) {
     context.print(devices, columns.text() + held);
 }
 
-// Names of the mapped devices whose tables use this one.
-std::vector<std::string> users_of(Context& context, const Json& info) {
-    std::vector<std::string> users;
-    const std::size_t exports = info.contains("exports") ? info["exports"].size() : 0;
-    if (number(info, "open_count") <= exports) return users;
-    for (const Json& other : context.list("device.list", "name")) {
-        for (const Json& used : context.call("device.deps", {{"device", other["name"]}})) {
-            if (used.value("name", Json{}) == info["name"]) {
-                users.push_back(other["name"]);
-                break;
-            }
-        }
-    }
-    return users;
-}
-
 void show(Context& context, const std::string& name) {
-    Json info = context.call("device.info", {{"device", name}});
+    Json info = context.call("device.info", {{"device", name}, {"users", true}});
     const bool live = info.value("live_table", false);
     const Json table = live ? context.call("table.get", {{"device", name}}) : Json::array();
     const Json status =
         live ? context.call("table.status", {{"device", name}, {"noflush", true}}) : Json::array();
     const Json counters = context.call("device.counters", {{"device", name}}).at(0);
     const Json exports = context.call("export.list", {{"device", name}});
-    const std::vector<std::string> users = users_of(context, info);
+    const auto users = info.value("users", std::vector<std::string>{});
 
     std::string text =
         fmt::format("{}: {}, {}{}{}\n", name, human_sectors(number(info, "size")), state_word(info),
@@ -142,7 +121,6 @@ void show(Context& context, const std::string& name) {
     info["status"] = status;
     info["counters"] = counters;
     info["exports"] = exports;
-    info["users"] = users;
     context.print(info, text);
 }
 
@@ -174,7 +152,7 @@ struct Remove {
     // Without its origin a snapshot misses what is written to the file from then on.
     static void refuse_with_snapshots(Context& context, const std::string& name) {
         std::vector<std::string> snapshots;
-        for (const Json& one : context.call("snapshot.list", {{"origin", name}}))
+        for (const Json& one : context.call("snapshot.list", {{"origin", name}, {"limit", 8}}))
             snapshots.push_back(one.value("snapshot", ""));
         if (snapshots.empty()) return;
         throw Refusal{fmt::format("{} has snapshots, which rely on it: {}", name, fmt::join(snapshots, ", ")),

@@ -23,6 +23,9 @@ void add_status_command(CLI::App& app, Context& context) {
         text += fmt::format("{} devices, {} exports; {} reactor{}, engine {}\n", number(status, "devices"),
                             number(status, "exports"), reactors.size(), reactors.size() == 1 ? "" : "s",
                             version.value("engine", ""));
+        const Json files = status.value("open_files", Json::object());
+        if (files.value("limit", Json{}).is_number())
+            text += fmt::format("{} files open of at most {}\n", number(files, "open"), number(files, "limit"));
         text += state_dir.is_string()
                     ? fmt::format("state kept in {}\n", state_dir.get<std::string>())
                     : "no state is kept: devices are gone when it ends (udmd --state-dir DIR keeps them)\n";

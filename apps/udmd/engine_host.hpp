@@ -25,6 +25,11 @@ class EngineHost final : public ctl::Host {
     std::vector<std::string> warnings() const override { return engine_->warnings(); }
     std::vector<std::uint64_t> cpu_ns() const override { return engine_->cpu_ns(); }
 
+    OpenFiles open_files() const override {
+        const Engine::OpenFiles files = engine_->open_files();
+        return {files.open, files.limit};
+    }
+
     Network& network(unsigned reactor) { return engine_->network(reactor); }
 
   private:

@@ -68,9 +68,9 @@ std::optional<Json> Session::find(const DeviceRef& device) {
     }
 }
 
-Json Session::list() {
+Json Session::list(Json params) {
     if (!daemon_) daemon_ = connect_(options.socket);
-    return ctl::call_for_all(*daemon_, "device.list", "name");
+    return ctl::call_for_all(*daemon_, "device.list", "name", std::move(params));
 }
 
 DeviceRef Session::device_named(const std::string& word) {

@@ -52,7 +52,7 @@ class Session {
     // The device's info, or nothing when there is no such device.
     std::optional<Json> find(const DeviceRef& device);
     // All infos, by name.
-    Json list();
+    Json list(Json params = Json::object());  // of device.list
 
     // What a word or option says; throws VerbFailed (after saying so) when it cannot be a device's name.
     DeviceRef device_named(const std::string& word);

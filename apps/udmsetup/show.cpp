@@ -72,12 +72,19 @@ std::string line_of(const Json& target) {
                        target.value("text", ""));
 }
 
+constexpr const char* lines_word(bool table) { return table ? "table" : "status"; }
+
 // The targets of a device as the daemon gives them, without those of other types than --target says.
-Json targets_of(Session& session, const DeviceRef& device, bool table) {
-    Json params = Json::object();
-    if (session.options.inactive) params["inactive"] = true;
-    if (session.options.noflush && !table) params["noflush"] = true;
-    Json targets = session.call("table", device, table ? "table.get" : "table.status", std::move(params));
+Json targets_of(Session& session, const Chosen& chosen, bool table) {
+    Json targets;
+    if (chosen.info != nullptr && chosen.info->contains(lines_word(table))) {
+        targets = chosen.info->at(lines_word(table));
+    } else {
+        Json params = Json::object();
+        if (session.options.inactive) params["inactive"] = true;
+        if (session.options.noflush && !table) params["noflush"] = true;
+        targets = session.call("table", chosen.device, table ? "table.get" : "table.status", std::move(params));
+    }
     if (const auto& wanted = session.options.target) {
         std::erase_if(*targets.get_ptr<Json::array_t*>(),
                       [&](const Json& t) { return t.value("type", "") != *wanted; });
@@ -91,7 +98,7 @@ void show_lines(Session& session, const Chosen& chosen, bool table) {
         info = chosen.info != nullptr ? std::optional{*chosen.info} : session.find(chosen.device);
         if (!info) session.fail("Device does not exist.");
     }
-    const Json targets = targets_of(session, chosen.device, table);
+    const Json targets = targets_of(session, chosen, table);
     if (session.options.target && targets.empty()) return;
     const bool verbose = session.options.verbose > 0;
     std::string name = chosen.device.name;
@@ -120,7 +127,7 @@ void show_lines(Session& session, const Chosen& chosen, bool table) {
 void show_concise(Session& session) {
     std::string text;
     for_each_device(session, true, [&](const Chosen& chosen) {
-        const Json targets = targets_of(session, chosen.device, true);
+        const Json targets = targets_of(session, chosen, true);
         if (session.options.target && targets.empty()) return;
         const auto info = chosen.info != nullptr ? std::optional{*chosen.info} : session.find(chosen.device);
         if (!info) session.fail("Device does not exist.");
@@ -129,7 +136,7 @@ void show_concise(Session& session) {
                             quote_concise(info->value("uuid", "")), info->value("minor", 0u),
                             info->value("read_only", false) ? "ro" : "rw");
         for (const Json& target : targets) text += "," + quote_concise(line_of(target));
-    });
+    }, lines_word(true));
     if (session.json()) {
         session.result = {{"concise", text}};
     } else if (!text.empty()) {
@@ -152,7 +159,7 @@ void verb_info(Session& session) {
 }
 
 void verb_status(Session& session) {
-    for_each_device(session, true, [&](const Chosen& chosen) { show_lines(session, chosen, false); });
+    for_each_device(session, true, [&](const Chosen& chosen) { show_lines(session, chosen, false); }, lines_word(false));
 }
 
 void verb_table(Session& session) {
@@ -160,7 +167,7 @@ void verb_table(Session& session) {
         show_concise(session);
         return;
     }
-    for_each_device(session, true, [&](const Chosen& chosen) { show_lines(session, chosen, true); });
+    for_each_device(session, true, [&](const Chosen& chosen) { show_lines(session, chosen, true); }, lines_word(true));
 }
 
 void verb_deps(Session& session) {

@@ -86,7 +86,8 @@ std::string usage_text() {
     return text;
 }
 
-void for_each_device(Session& session, bool all_by_default, const std::function<void(const Chosen&)>& act) {
+void for_each_device(Session& session, bool all_by_default, const std::function<void(const Chosen&)>& act,
+                     const char* lines) {
     const Options& options = session.options;
     std::optional<Selection> selection;
     if (options.selection) selection.emplace(device_fields(), *options.selection);
@@ -112,7 +113,10 @@ void for_each_device(Session& session, bool all_by_default, const std::function<
         return;
     }
     if (!all_by_default && !selection) session.fail("No device specified.");
-    const Json all = session.list();
+    Json params = Json::object();
+    if (lines != nullptr) params[lines] = true;
+    if (lines != nullptr && options.inactive) params["inactive"] = true;
+    const Json all = session.list(std::move(params));
     if (all.empty() && all_by_default) {
         if (session.json()) {
             session.result = Json::array();

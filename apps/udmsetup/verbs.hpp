@@ -23,13 +23,15 @@ const Verb* find_verb(std::string_view name);
 std::string usage_text();
 
 // Which devices a verb means: those named, else that of -u or -j -m, else with -S or (`all_by_default`) all,
-// by name; of these the ones -S selects. None: "No device specified." Stops at the first that fails.
+// by name; of these the ones -S selects. None: "No device specified." Stops at the first that fails. With all of them
+// come their lines, as `lines` ("status" or "table") of their info: ten thousand are not asked one by one.
 struct Chosen {
     DeviceRef device;
     const Json* info;  // when it is known already
     bool many;         // several were named, or all meant: lines say whose they are
 };
-void for_each_device(Session& session, bool all_by_default, const std::function<void(const Chosen&)>& act);
+void for_each_device(Session& session, bool all_by_default, const std::function<void(const Chosen&)>& act,
+                     const char* lines = nullptr);
 
 // "No devices found" when there are none at all.
 inline constexpr std::string_view kNoDevices = "No devices found";

@@ -14,30 +14,12 @@ namespace udm::ctl {
 namespace {
 
 // Long lists in pieces: `after` the element with this key, at most `limit` of them (docs/protocol.md).
-class Page {
-  public:
-    explicit Page(Params& params) : after_{params.text_if("after")}, limit_{params.number_if("limit")} {}
-    // Elements in the order of their keys; false: enough.
-    bool takes(const std::string& key) {
-        if (after_ && key <= *after_) return false;
-        if (limit_ && taken_ >= *limit_) return false;
-        ++taken_;
-        return true;
-    }
-
-  private:
-    std::optional<std::string> after_;
-    std::optional<std::uint64_t> limit_;
-    std::uint64_t taken_ = 0;
+struct Page {
+    explicit Page(Params& params)
+        : after{params.text_if("after")}, limit{params.number_if("limit").value_or(~std::uint64_t{0})} {}
+    std::optional<std::string> after;
+    std::uint64_t limit;
 };
-
-Json paged(const Json& list, Page& page, const char* key) {
-    Json part = Json::array();
-    for (const Json& element : list) {
-        if (page.takes(element.at(key).get<std::string>())) part.push_back(element);
-    }
-    return part;
-}
 
 }  // namespace
 
@@ -124,15 +106,26 @@ void Api::add_device_methods() {
     });
     add("device.info", [this](Params& p) {
         const DeviceKey key = p.device();
+        const bool users = p.flag("users");
         p.end();
-        return info(*devices_.registry().find(key));
+        const RecordPtr record = devices_.registry().find(key);
+        Json about = info(*record);
+        if (users) about["users"] = devices_.registry().users_of(*record);
+        return about;
     });
     add("device.list", [this](Params& p) {
-        Page page{p};
+        const Page page{p};
+        const bool status = p.flag("status"), table = p.flag("table"), inactive = p.flag("inactive");
         p.end();
+        const auto records = devices_.registry().some(page.after, page.limit);
+        std::vector<Json> statuses, tables;
+        if (status) statuses = devices_.lines_of(records, inactive, false);
+        if (table) tables = devices_.lines_of(records, inactive, true);
         Json list = Json::array();
-        for (const RecordPtr& record : devices_.registry().all()) {
-            if (page.takes(devices_.name_of(*record))) list.push_back(info(*record));
+        for (std::size_t i = 0; i < records.size(); ++i) {
+            list.push_back(info(*records[i]));
+            if (status) list.back()["status"] = std::move(statuses[i]);
+            if (table) list.back()["table"] = std::move(tables[i]);
         }
         return list;
     });
@@ -164,9 +157,11 @@ void Api::add_device_methods() {
     });
     add("device.counters", [this](Params& p) {
         const auto key = p.device_if();
-        Page page{p};
+        const Page page{p};
         p.end();
-        return paged(devices_.counters(key), page, "device");
+        Registry& registry = devices_.registry();
+        if (key) return devices_.counters({registry.find(*key)});
+        return devices_.counters(registry.some(page.after, page.limit));
     });
     methods_["device.wait"] = [this](Params& p, Caller&) {
         const DeviceKey key = p.device();
@@ -231,9 +226,9 @@ void Api::add_export_methods() {
     });
     add("export.list", [this](Params& p) {
         const auto key = p.device_if();
-        Page page{p};
+        const Page page{p};
         p.end();
-        return paged(exports_.list(key), page, "uri");
+        return exports_.list(key, page.after, page.limit);
     });
 }
 
@@ -273,9 +268,9 @@ void Api::add_snapshot_methods() {
     });
     add("snapshot.list", [this](Params& p) {
         const auto origin = p.device_if("origin");
-        Page page{p};
+        const Page page{p};
         p.end();
-        return paged(snapshots_.list(origin), page, "snapshot");
+        return snapshots_.list(origin, page.after, page.limit);
     });
     add("snapshot.diff", [this](Params& p) {
         Changes::Request request;
@@ -318,6 +313,7 @@ void Api::add_daemon_methods() {
         for (const auto& more : {devices_.warnings(), exports_.warnings()})
             warnings.insert(warnings.end(), more.begin(), more.end());
         const State& state = devices_.state();
+        const Host::OpenFiles files = devices_.host().open_files();
         const auto uptime = std::chrono::steady_clock::now() - started_;
         return Json{{"pid", ::getpid()},
                     {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()},
@@ -325,6 +321,7 @@ void Api::add_daemon_methods() {
                     {"reactors", std::move(reactors)},
                     {"devices", devices_.registry().size()},
                     {"exports", exports_.size()},
+                    {"open_files", {{"open", files.open}, {"limit", files.limit ? Json(files.limit) : Json(nullptr)}}},
                     {"state_dir", state.is_kept() ? Json(state.directory()) : Json(nullptr)},
                     {"settings", Json::object()},
                     {"lost_stores", devices_.lost_stores().all()},

@@ -53,12 +53,19 @@ CallError::CallError(const Json& error)
 }
 
 Json call_for_all(Endpoint& endpoint, std::string_view method, const char* key, Json params) {
-    constexpr std::size_t kPart = 1000;  // infos of 300 to 500 bytes: well below 1 MiB
-    params["limit"] = kPart;
+    std::size_t most = 1000;  // items of 300 to 500 bytes: well below 1 MiB
     Json all = Json::array();
     for (;;) {
-        Json part = endpoint.call(method, params);
-        const bool last = part.size() < kPart;
+        params["limit"] = most;
+        Json part;
+        try {
+            part = endpoint.call(method, params);
+        } catch (const CallError& error) {
+            if (error.error_number() != E2BIG || most == 1) throw;
+            most /= 2;  // these are longer
+            continue;
+        }
+        const bool last = part.size() < most;
         for (Json& item : part) all.push_back(std::move(item));
         if (last) return all;
         params["after"] = all.back().at(key);

@@ -57,14 +57,18 @@ void make_cow_file(const std::string& path, std::uint64_t bytes) {
                 fmt::format("{} exists already; name another file, or remove it if nobody needs it", path)};
         throw complain("cannot make");
     }
-    const std::string folder = std::filesystem::path{path}.parent_path();
-    const Fd directory{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0 || ::fsync(file.get()) != 0 || !directory ||
-        ::fsync(directory.get()) != 0) {
+    if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
         const Failure why = complain("cannot make");
         ::unlink(path.c_str());
         throw why;
     }
+}
+
+void keep_cow_file(const std::string& path) {
+    const std::string folder = std::filesystem::path{path}.parent_path();
+    const Fd directory{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (!directory || ::fsync(directory.get()) != 0)
+        throw Failure{error_from_errno(errno, fmt::format("cannot sync {}", folder))};
 }
 
 void check_blank(const std::string& path) {

@@ -100,7 +100,6 @@ void Devices::remove_later(RecordPtr record) {
     if (stopping_) return;  // its users go because the daemon does, and come back with it
     worker_.post([this, record] {
         const std::lock_guard operation{record->operation};
-        if (needed_by_held(*record)) return;
         {
             const std::lock_guard lock{registry_.mutex};
             if (!(record->deferred_remove || record->internal) || record->gone || record->table_opens != 0 ||
@@ -108,6 +107,7 @@ void Devices::remove_later(RecordPtr record) {
                 return;
             if (stopping_) return;  // began while this waited: its users are gone for that reason only
         }
+        if (needed_by_held(*record)) return;
         try {
             remove_locked(record);
         } catch (const Failure& failure) {
@@ -118,7 +118,7 @@ void Devices::remove_later(RecordPtr record) {
 
 // A device that could not come up has nothing open, but will want what it stands on.
 bool Devices::needed_by_held(const Record& lower) const {
-    const auto records = registry_.all();
+    const auto records = registry_.held();
     const std::lock_guard lock{registry_.mutex};
     return std::any_of(records.begin(), records.end(), [&](const RecordPtr& record) {
         if (!record->kept) return false;
@@ -211,7 +211,7 @@ RecordPtr Devices::resume(const DeviceKey& key) {
     }
     if (held) {  // what was missing at the restart may be there now
         std::vector<RecordPtr> all_held;
-        for (const RecordPtr& other : registry_.all()) {
+        for (const RecordPtr& other : registry_.held()) {
             const std::lock_guard lock{registry_.mutex};
             if (other->kept) all_held.push_back(other);
         }

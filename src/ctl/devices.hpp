@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -68,7 +69,9 @@ class Devices {
     Json status(const DeviceKey& key, bool inactive) const;  // of each target; `text` is INFO
     Json table(const DeviceKey& key, bool inactive) const;   // `text` has the arguments
     Json dependencies(const DeviceKey& key, bool inactive) const;
-    Json counters(const std::optional<DeviceKey>& key) const;
+    Json counters(const std::vector<RecordPtr>& records) const;
+    // As status() or, with `arguments`, table(), of each.
+    std::vector<Json> lines_of(const std::vector<RecordPtr>& records, bool inactive, bool arguments) const;
     std::unique_ptr<Pending> wait(const DeviceKey& key, std::uint32_t event_number,
                                   std::optional<std::uint64_t> timeout_ms) const;
 
@@ -95,7 +98,8 @@ class Devices {
     // commit() what change_of() says.
     RecordPtr make(const std::string& name, const std::string& uuid, std::optional<std::uint32_t> minor);
     void load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
-                   const std::map<std::string, std::uint32_t>& known_minors = {});
+                   const std::map<std::string, std::uint32_t>& known_minors = {},
+                   std::optional<unsigned> wanted_home = {});
     void clear_step(Record& record);
     void rename_step(Record& record, const std::string& name);
     void suspend_step(Record& record, SuspendFlags flags);
@@ -136,12 +140,12 @@ class Devices {
     };
     Located locate(const Record& record) const;
     Device* device_at(const Record& record, unsigned home) const;
-    unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines);
+    unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines,
+                         std::optional<unsigned> wanted);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
     DiskId identity_of(const std::string& word) const;
     std::vector<TableLine> lines_elsewhere(const Record& user, unsigned home, std::string& name) const;
     void check_store(const Record& record, unsigned home, const TableLine& line) const;
-    void check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const;
     void drop_idle_device(Record& record);
     void remove_locked(const RecordPtr& record);
     bool needed_by_held(const Record& lower) const;
@@ -152,6 +156,7 @@ class Devices {
     // devices_restore.cpp
     // `patience`: with what is in use; none without.
     void bring_up(const std::vector<RecordPtr>& held, Patience* patience = nullptr);
+    void expect_origins(const std::vector<RecordPtr>& held);
     void bring_up_one(const RecordPtr& record);
     void hold(Record& record, const std::string& why);
     void mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines);
@@ -168,7 +173,8 @@ class Devices {
     std::mutex making_;  // of Device objects
     RemovalWatcher* removal_watcher_ = nullptr;
     std::atomic<bool> stopping_ = false;
-    std::atomic<bool> any_held_ = false;  // since the start, so that nobody looks for them in vain
+    // Bases that origins of the state will write once these are up. Under the registry's mutex.
+    std::set<DiskId> expected_origins_;
     mutable std::mutex warnings_mutex_;
     std::vector<std::string> warnings_;
 };

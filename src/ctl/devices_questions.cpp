@@ -30,6 +30,13 @@ Json Devices::info(const Record& record) const {
                  {"held_because", nullptr},
                  {"settings", record.settings},
                  {"internal", record.internal}};
+    Json types = Json::array();  // each once, in the order of the lines
+    if (record.live) {
+        for (const TableLine& line : record.live->lines) {
+            if (std::find(types.begin(), types.end(), line.type) == types.end()) types.push_back(line.type);
+        }
+    }
+    info["target_types"] = std::move(types);
     if (record.device) info["home"] = record.home;
     if (!record.held_because.empty()) info["held_because"] = record.held_because;
     return info;
@@ -42,35 +49,65 @@ Device* Devices::device_at(const Record& record, unsigned home) const {
     return at.home == home ? at.device : nullptr;
 }
 
-// One slot's lines, with what the targets say of themselves.
-Json Devices::slot_lines(const DeviceKey& key, bool inactive, bool arguments) const {
-    const RecordPtr record = registry_.find(key);
+namespace {
+struct ShownLine {
+    Extent extent;
+    std::string_view type;
+    std::string text;
+};
+
+// On the home reactor; `device` is null if it was removed meanwhile.
+void look_at_lines(Device* device, bool inactive, bool arguments, std::vector<ShownLine>& found) {
+    if (!device) return;
+    Table* table = inactive ? device->inactive() : device->live();
+    if (!table) return;
+    found.reserve(table->entries().size());
+    for (const Table::Entry& entry : table->entries()) {
+        found.push_back({entry.extent, entry.type->name(),
+                         arguments ? entry.target->table() : entry.target->status()});
+    }
+}
+
+Json json_of_shown(std::vector<ShownLine>& found) {
     Json lines = Json::array();
-    const Located at = locate(*record);
-    if (!at.device) return lines;
-    struct Line {
-        Extent extent;
-        std::string type, text;
-    };
-    std::vector<Line> found;
-    run_on(host_.env(at.home).reactor, [&] {
-        Device* there = device_at(*record, at.home);
-        if (!there) return;  // removed meanwhile
-        Table* table = inactive ? there->inactive() : there->live();
-        if (!table) return;
-        found.reserve(table->entries().size());
-        for (const Table::Entry& entry : table->entries()) {
-            found.push_back({entry.extent, std::string{entry.type->name()},
-                             arguments ? entry.target->table() : entry.target->status()});
-        }
-    });
-    for (Line& line : found) {
+    for (ShownLine& line : found) {
         lines.push_back({{"start", line.extent.first.v},
                          {"length", line.extent.length.v},
                          {"type", line.type},
                          {"text", std::move(line.text)}});
     }
     return lines;
+}
+}  // namespace
+
+// One slot's lines of each device, with what the targets say of themselves; one visit to each reactor.
+std::vector<Json> Devices::lines_of(const std::vector<RecordPtr>& records, bool inactive, bool arguments) const {
+    std::vector<std::vector<ShownLine>> found(records.size());
+    std::vector<std::vector<std::size_t>> at_home(host_.reactor_count());
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        if (const Located at = locate(*records[i]); at.device) at_home[at.home].push_back(i);
+    }
+    for (unsigned home = 0; home < at_home.size(); ++home) {
+        // A reactor is kept from its requests for a few dozen devices at a time.
+        constexpr std::size_t kAtATime = 64;
+        for (std::size_t from = 0; from < at_home[home].size(); from += kAtATime) {
+            const std::size_t to = std::min(from + kAtATime, at_home[home].size());
+            run_on(host_.env(home).reactor, [&] {
+                for (std::size_t i = from; i < to; ++i) {
+                    const std::size_t which = at_home[home][i];
+                    look_at_lines(device_at(*records[which], home), inactive, arguments, found[which]);
+                }
+            });
+        }
+    }
+    std::vector<Json> lines;
+    lines.reserve(records.size());
+    for (auto& of_one : found) lines.push_back(json_of_shown(of_one));
+    return lines;
+}
+
+Json Devices::slot_lines(const DeviceKey& key, bool inactive, bool arguments) const {
+    return std::move(lines_of({registry_.find(key)}, inactive, arguments).front());
 }
 
 Json Devices::status(const DeviceKey& key, bool inactive) const { return slot_lines(key, inactive, false); }
@@ -108,9 +145,7 @@ Json Devices::dependencies(const DeviceKey& key, bool inactive) const {
     return list;
 }
 
-Json Devices::counters(const std::optional<DeviceKey>& key) const {
-    const std::vector<RecordPtr> records =
-        key ? std::vector<RecordPtr>{registry_.find(*key)} : registry_.all();
+Json Devices::counters(const std::vector<RecordPtr>& records) const {
     std::vector<DeviceCounters> counters(records.size());
     for (unsigned home = 0; home < host_.reactor_count(); ++home) {
         std::vector<std::size_t> here;  // one visit for each reactor
@@ -149,6 +184,7 @@ std::unique_ptr<Pending> Devices::wait(const DeviceKey& key, std::uint32_t event
     const RecordPtr record = registry_.find(key);
     const std::string name = name_of(*record);
     auto pending = std::make_unique<Pending>();
+    pending->serial = record->serial;
     pending->check = [this, record, event_number]() -> std::optional<Json> {
         {
             const std::lock_guard lock{registry_.mutex};

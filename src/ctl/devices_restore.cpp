@@ -83,7 +83,7 @@ void Devices::restore() {
                 registry_.create(value.at("name"), value.value("uuid", std::string{}), minor);
             const std::lock_guard lock{registry_.mutex};
             record->settings = value.value("settings", Json::object());
-            record->snapshot = value.value("snapshot", Json{});
+            registry_.note_snapshot_locked(*record, value.value("snapshot", Json{}));
             record->internal = value.value("internal", false);
             record->still = value.value("still", false);
             record->deferred_remove = value.value("deferred", false);
@@ -91,6 +91,7 @@ void Devices::restore() {
             if (value.contains("table")) {
                 record->kept = slot_of(value);
                 record->held_because = "not brought up yet";
+                registry_.note_held_locked(*record);
                 record->suspended = true;
                 records.push_back(record);
             }
@@ -149,8 +150,25 @@ std::vector<RecordPtr> Devices::in_order(const std::vector<RecordPtr>& records) 
     return order;
 }
 
+// Snapshots come up before their origin: they must not be spread over the reactors then.
+void Devices::expect_origins(const std::vector<RecordPtr>& held) {
+    std::set<std::string> bases;
+    for (const RecordPtr& record : held) {
+        const std::lock_guard lock{registry_.mutex};
+        if (!record->kept) continue;
+        for (const TableLine& line : record->kept->lines) {
+            if (line.type == "snapshot-origin" || line.type == "snapshot-merge") bases.insert(snapshot_base(line));
+        }
+    }
+    for (const std::string& base : bases) {
+        const DiskId id = identity_of(base);
+        const std::lock_guard lock{registry_.mutex};
+        expected_origins_.insert(id);
+    }
+}
+
 void Devices::bring_up(const std::vector<RecordPtr>& held, Patience* patience) {
-    if (!held.empty()) any_held_ = true;
+    expect_origins(held);
     for (const RecordPtr& record : in_order(held)) {
         const std::lock_guard operation{record->operation};
         {
@@ -205,11 +223,13 @@ void Devices::bring_up_one(const RecordPtr& record) {
         // The new table is live and suspended; nobody is to take it for a device that works.
         const std::lock_guard lock{registry_.mutex};
         record->kept = slot;
+        registry_.note_held_locked(*record);
         throw;
     }
     if (!stale.empty()) {
         const std::lock_guard lock{registry_.mutex};
         record->held_because = stale;
+        registry_.note_held_locked(*record);
     }
 }
 
@@ -218,20 +238,17 @@ void Devices::hold(Record& record, const std::string& why) {
     const std::lock_guard lock{registry_.mutex};
     record.suspended = true;
     record.held_because = why;
+    registry_.note_held_locked(record);
 }
 
 // Called before a table with these lines is let go: snapshots of the same origin that are held are lost from
 // here on.
 void Devices::mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines) {
-    const auto identity = [&](const std::string& word) {
-        const RecordPtr lower = find_mapped(registry_, word);
-        return lower ? lower->id() : host_.identify(word);
-    };
     for (const TableLine& line : lines) {
         if (line.type != "snapshot-origin") continue;
         const std::string base = snapshot_base(line);
         std::optional<DiskId> base_id;
-        for (const RecordPtr& record : registry_.all()) {
+        for (const RecordPtr& record : registry_.held()) {
             SlotText slot;
             std::string why;
             {
@@ -242,8 +259,8 @@ void Devices::mark_snapshots_stale(const Record& origin, const std::vector<Table
             }
             for (const TableLine& theirs : slot.lines) {
                 if (snapshot_cow(theirs).empty()) continue;
-                if (!base_id) base_id = identity(base);
-                if (snapshot_base(theirs) != base && identity(snapshot_base(theirs)) != *base_id) continue;
+                if (!base_id) base_id = identity_of(base);
+                if (snapshot_base(theirs) != base && identity_of(snapshot_base(theirs)) != *base_id) continue;
                 make_stale(
                     record,
                     fmt::format("the snapshot is lost: it could not come up when its origin did ({})", why));

@@ -29,8 +29,16 @@ Job<Result<void>> flush_device(Device* device) {
     co_return fail(static_cast<Errc>(to_errno(status)), std::string{"flush: "} + to_string(status));
 }
 
-bool is_snapshot_line(const TableLine& line) {
-    return line.type == "snapshot" || line.type == "snapshot-merge" || line.type == "snapshot-origin";
+bool writes_base(const TableLine& line) { return line.type == "snapshot-merge" || line.type == "snapshot-origin"; }
+bool is_snapshot_line(const TableLine& line) { return line.type == "snapshot" || writes_base(line); }
+
+TableOpener::Bases bases_of(const std::vector<TableLine>& lines) {
+    TableOpener::Bases bases;
+    for (const TableLine& line : lines) {
+        const std::string base = snapshot_base(line);
+        if (!base.empty()) (writes_base(line) ? bases[base].origin : bases[base].snapshot) = true;
+    }
+    return bases;
 }
 
 // Words that may name a device: identify() is spared for plain numbers and options.
@@ -144,12 +152,7 @@ unsigned Devices::least_loaded() const {
 }
 
 std::vector<unsigned> Devices::devices_per_reactor() const {
-    std::vector<unsigned> counts(host_.reactor_count());
-    for (const RecordPtr& record : registry_.all()) {
-        const std::lock_guard lock{registry_.mutex};
-        if (record->device) ++counts[record->home];
-    }
-    return counts;
+    return registry_.devices_per_home(host_.reactor_count());
 }
 
 Device& Devices::ensure_device(const RecordPtr& record, unsigned home) {
@@ -164,8 +167,7 @@ Device& Devices::ensure_device(const RecordPtr& record, unsigned home) {
     });
     const std::lock_guard lock{registry_.mutex};
     record->observer = std::move(observer);
-    record->device = device;
-    record->home = home;
+    registry_.set_device_locked(*record, device, home);
     return *device;
 }
 
@@ -179,7 +181,7 @@ void Devices::drop_idle_device(Record& record) {
             record.exports != 0)
             return;
         home = record.home;
-        record.device = nullptr;
+        registry_.set_device_locked(record, nullptr);
     }
     Reactor& reactor = host_.env(home).reactor;
     call_on(reactor, [&] { return record.owned->detach(); });
@@ -187,39 +189,52 @@ void Devices::drop_idle_device(Record& record) {
     record.observer.reset();
 }
 
-// Where what the lines stand on lives: mapped devices first, then files and disks that others have open.
+// Where what the lines stand on lives: what the snapshot family demands (decision 18), then mapped devices, then
+// files and disks that others have open.
 std::optional<unsigned> Devices::home_below(const std::vector<TableLine>& lines) const {
-    std::vector<std::string> words;
     for (const TableLine& line : lines) {
+        const std::string base = snapshot_base(line);
+        if (base.empty()) continue;
+        const DiskId id = identity_of(base);
+        bool expected = false;
+        {
+            const std::lock_guard lock{registry_.mutex};
+            expected = expected_origins_.contains(id);
+        }
+        if (const auto home = registry_.home_of_base(id, writes_base(line), expected)) return home;
+    }
+    std::vector<std::pair<std::string, bool>> words;  // and whether they may be shared by homes
+    for (const TableLine& line : lines) {
+        bool is_still = line.type == "snapshot";  // the base comes first
         for (std::string& word : words_of(line)) {
-            if (may_be_device(word)) words.push_back(std::move(word));
+            if (may_be_device(word)) words.emplace_back(std::move(word), is_still);
+            is_still = false;
         }
     }
-    for (const std::string& word : words) {
+    for (const auto& [word, is_still] : words) {
         if (const RecordPtr lower = find_mapped(registry_, word)) {
             if (const Located at = locate(*lower); at.device) return at.home;
         }
     }
-    for (const std::string& word : words) {
-        if (find_mapped(registry_, word)) continue;
+    for (const auto& [word, is_still] : words) {
+        if (is_still || find_mapped(registry_, word)) continue;
         const DiskId id = host_.identify(word);
         if (id.kind == DiskId::Kind::none) continue;
-        for (const RecordPtr& user : registry_.users_of(id)) {
-            if (const Located at = locate(*user); at.device) return at.home;
-        }
+        if (const auto home = registry_.home_of_users(id)) return home;
     }
     return std::nullopt;
 }
 
-unsigned Devices::choose_home(const RecordPtr& record, const std::vector<TableLine>& lines) {
-    const std::optional<unsigned> below = home_below(lines);
+unsigned Devices::choose_home(const RecordPtr& record, const std::vector<TableLine>& lines,
+                              std::optional<unsigned> wanted) {
+    const std::optional<unsigned> below = wanted ? wanted : home_below(lines);
     Located at = locate(*record);
     if (at.device && below && *below != at.home) {
         drop_idle_device(*record);
         at = locate(*record);
     }
     const unsigned home = at.device ? at.home : below ? *below : least_loaded();
-    check_family(*record, home, lines);
+    for (const TableLine& line : lines) check_store(*record, home, line);
     return home;
 }
 
@@ -261,42 +276,11 @@ DiskId Devices::identity_of(const std::string& word) const {
     return lower ? lower->id() : host_.identify(word);
 }
 
-// An origin and all its snapshots share one home (decision 18).
-void Devices::check_family(const Record& record, unsigned home, const std::vector<TableLine>& lines) const {
-    for (const TableLine& line : lines) {
-        check_store(record, home, line);
-        const std::string base = snapshot_base(line);
-        if (base.empty()) continue;
-        const DiskId id = identity_of(base);
-        if (id.kind == DiskId::Kind::none) continue;
-        std::string elsewhere;
-        for (const RecordPtr& user : registry_.users_of(id)) {
-            if (user.get() == &record) continue;
-            std::string name;
-            const std::vector<TableLine> theirs = lines_elsewhere(*user, home, name);
-            const bool conflicts = std::any_of(theirs.begin(), theirs.end(), [&](const TableLine& other) {
-                const std::string other_base = snapshot_base(other);
-                return !other_base.empty() &&
-                       (line.type == "snapshot-origin" || other.type == "snapshot-origin") &&
-                       identity_of(other_base) == id;
-            });
-            if (conflicts) elsewhere += (elsewhere.empty() ? "" : ", ") + name;
-        }
-        if (!elsewhere.empty()) {
-            const std::string name = name_of(record);
-            throw Failure{Errc::busy,
-                          fmt::format("an origin and its snapshots share one reactor, but {} on {} lives on "
-                                      "another than {}: remove one of them and create it again",
-                                      elsewhere, base, name),
-                          name};
-        }
-    }
-}
-
 void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
-                        const std::map<std::string, std::uint32_t>& known_minors) {
+                        const std::map<std::string, std::uint32_t>& known_minors,
+                        std::optional<unsigned> wanted_home) {
     const std::string name = name_of(*record);
-    const unsigned home = choose_home(record, lines);
+    const unsigned home = choose_home(record, lines, wanted_home);
     Device& device = ensure_device(record, home);
     Env& env = host_.env(home);
     TableOpener opener{{.registry = registry_,
@@ -304,6 +288,7 @@ void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& l
                         .record = record,
                         .home = home,
                         .known = known_minors,
+                        .bases = bases_of(lines),
                         .lost_stores = &lost_,
                         .notify_unused = [this](RecordPtr unused) { remove_later(std::move(unused)); },
                         .ensure_device = [this](const RecordPtr& lower, unsigned at) -> Device& {
@@ -327,7 +312,7 @@ void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& l
     }
     // Again, now that others see it: another load may have passed the check at the same time.
     try {
-        check_family(*record, home, lines);
+        for (const TableLine& line : lines) check_store(*record, home, line);
     } catch (const Failure&) {
         clear_step(*record);
         throw;
@@ -371,7 +356,7 @@ void Devices::resume_step(const RecordPtr& record) {
                           fmt::format("{} has no table to resume with: load one first", name), name};
         return;
     }
-    if (any_held_) mark_snapshots_stale(*record, coming);
+    if (registry_.any_held()) mark_snapshots_stale(*record, coming);
     auto resumed = call_on(host_.env(at.home).reactor, [&] { return at.device->resume(); });
     update_after_resume(record);
     must(std::move(resumed), name);
@@ -396,6 +381,7 @@ void Devices::update_after_resume(const RecordPtr& record) {
             record->inactive.reset();
             record->kept.reset();  // a table of its own again
             if (record->stale_because.empty()) record->held_because.clear();
+            registry_.note_held_locked(*record);
         }
     }
     for (const auto& [remote, home] : registry_.remotes_of(*record)) {
@@ -419,7 +405,7 @@ void Devices::destroy_step(Record& record) {
         call_on(reactor, [&] { return at.device->detach(); });
         {
             const std::lock_guard lock{registry_.mutex};
-            record.device = nullptr;
+            registry_.set_device_locked(record, nullptr);
         }
         run_on(reactor, [&] { record.owned.reset(); });
     }
@@ -465,7 +451,7 @@ void Devices::stop() {
         call_on(reactor, [&] { return at.device->detach(); });
         {
             const std::lock_guard lock{registry_.mutex};
-            record->device = nullptr;
+            registry_.set_device_locked(*record, nullptr);
         }
         run_on(reactor, [&] { record->owned.reset(); });
     }
@@ -479,7 +465,7 @@ std::vector<std::string> Devices::warnings() const {
         const std::lock_guard lock{warnings_mutex_};
         all.insert(all.end(), warnings_.begin(), warnings_.end());
     }
-    for (const RecordPtr& record : registry_.all()) {
+    for (const RecordPtr& record : registry_.held()) {
         const std::lock_guard lock{registry_.mutex};
         if (!record->held_because.empty())
             all.push_back(fmt::format("{}: {}", record->name, record->held_because));

@@ -96,11 +96,7 @@ std::string Exports::add(const DeviceKey& key, const Request& request) {
         finish(std::move(entry));
         throw;
     }
-    {
-        const std::lock_guard lock{mutex_};
-        waiting_.erase(uri);
-        entries_[uri] = std::move(entry);
-    }
+    keep(uri, std::move(entry));
     publish(*record, "served at " + uri);
     log_info(devices_.name_of(*record), "served at {}", uri);
     return uri;
@@ -116,8 +112,8 @@ std::vector<std::string> Exports::remove(const DeviceKey& key, const std::option
     std::unique_lock changing{changing_};
     {
         const std::lock_guard lock{mutex_};
-        for (const auto& [at, entry] : entries_) {
-            if (entry.record == record && (!uri || at == wanted)) uris.push_back(at);
+        for (const std::string& at : uris_locked(*record)) {
+            if (!uri || at == wanted) uris.push_back(at);
         }
         for (const auto& [at, waiting] : waiting_) {
             if (waiting.minor == record->minor && (!uri || at == wanted)) uris.push_back(at);
@@ -136,7 +132,12 @@ std::vector<std::string> Exports::remove(const DeviceKey& key, const std::option
         const std::lock_guard lock{mutex_};
         for (const std::string& at : uris) {
             waiting_.erase(at);
-            if (auto node = entries_.extract(at)) ending.push_back(std::move(node.mapped()));
+            if (auto node = entries_.extract(at)) {
+                ending.push_back(std::move(node.mapped()));
+                const auto of_record = by_serial_.find(record->serial);
+                of_record->second.erase(at);
+                if (of_record->second.empty()) by_serial_.erase(of_record);
+            }
         }
     }
     changing.unlock();  // their clients may take their time
@@ -150,27 +151,45 @@ std::vector<std::string> Exports::remove(const DeviceKey& key, const std::option
     return uris;
 }
 
-Json Exports::list(const std::optional<DeviceKey>& key) const {
+Json Exports::list(const std::optional<DeviceKey>& key, const std::optional<std::string>& after,
+                   std::uint64_t most) const {
     const RecordPtr wanted = key ? devices_.registry().find(*key) : nullptr;
     Json list = Json::array();
     const std::lock_guard lock{mutex_};
-    for (const auto& [uri, entry] : entries_) {
-        if (wanted && entry.record != wanted) continue;
+    const auto show = [&](const std::string& uri, const Entry& entry) {
         list.push_back({{"device", devices_.name_of(*entry.record)},
                         {"uri", uri},
                         {"read_only", entry.request.read_only},
                         {"connections", entry.served->connections()}});
+    };
+    if (wanted) {
+        for (const std::string& uri : uris_locked(*wanted)) {
+            if (list.size() < most && (!after || uri > *after)) show(uri, entries_.at(uri));
+        }
+        return list;
+    }
+    for (auto at = after ? entries_.upper_bound(*after) : entries_.begin();
+         at != entries_.end() && list.size() < most; ++at) {
+        show(at->first, at->second);
     }
     return list;
 }
 
-std::vector<std::string> Exports::uris_of(const Record& record) const {
-    std::vector<std::string> uris;
+std::set<std::string> Exports::uris_locked(const Record& record) const {
+    const auto found = by_serial_.find(record.serial);
+    return found == by_serial_.end() ? std::set<std::string>{} : found->second;
+}
+
+std::set<std::string> Exports::uris_of(const Record& record) const {
     const std::lock_guard lock{mutex_};
-    for (const auto& [uri, entry] : entries_) {
-        if (entry.record.get() == &record) uris.push_back(uri);
-    }
-    return uris;
+    return uris_locked(record);
+}
+
+void Exports::keep(const std::string& uri, Entry entry) {
+    const std::lock_guard lock{mutex_};
+    waiting_.erase(uri);
+    by_serial_[entry.record->serial].insert(uri);
+    entries_[uri] = std::move(entry);
 }
 
 std::size_t Exports::size() const {
@@ -253,9 +272,7 @@ std::string Exports::serve_kept(const std::string& uri, std::uint32_t minor, Pat
         if (!value) return "it was removed";
         const Request request{uri, value->value("mode", 0600u), value->value("group", std::string{}),
                               value->value("read_only", false)};
-        Entry entry{record, request, serve_patiently(record, request, patience)};
-        const std::lock_guard lock{mutex_};
-        entries_[uri] = std::move(entry);
+        keep(uri, Entry{record, request, serve_patiently(record, request, patience)});
         return {};
     } catch (const std::exception& error) {
         return error.what();
@@ -290,6 +307,7 @@ void Exports::stop() {
     {
         const std::lock_guard lock{mutex_};
         last.swap(entries_);
+        by_serial_.clear();
     }
     for (auto& [uri, entry] : last) finish(std::move(entry));
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,10 @@ class Exports final : private RemovalWatcher {
     // The one with this URI, or all of the device; clients get the answers to what is under way, then the
     // connection ends. The URIs removed.
     std::vector<std::string> remove(const DeviceKey& key, const std::optional<std::string>& uri);
-    Json list(const std::optional<DeviceKey>& key) const;
-    std::vector<std::string> uris_of(const Record& record) const;
+    // In the order of URIs: those after `after`, `most` of them.
+    Json list(const std::optional<DeviceKey>& key, const std::optional<std::string>& after = {},
+              std::uint64_t most = ~std::uint64_t{0}) const;
+    std::set<std::string> uris_of(const Record& record) const;
     std::size_t size() const;
 
     // Once: opens what the state has, as far as the devices are there and not held; the others wait. What the state has
@@ -68,6 +71,8 @@ class Exports final : private RemovalWatcher {
     std::unique_ptr<Served> serve(const RecordPtr& record, const Request& request);
     std::unique_ptr<Served> serve_patiently(const RecordPtr& record, const Request& request,
                                             Patience& patience);
+    void keep(const std::string& uri, Entry entry);
+    std::set<std::string> uris_locked(const Record& record) const;
     void finish(Entry entry);
     static State::Change change_of(const std::string& uri, const Record& record, const Request& request);
     void publish(const Record& record, const std::string& what) const;
@@ -77,6 +82,7 @@ class Exports final : private RemovalWatcher {
     std::mutex changing_;  // held while exports come, and while they are taken out of the state; before mutex_
     mutable std::mutex mutex_;
     std::map<std::string, Entry> entries_;    // by URI
+    std::map<std::uint64_t, std::set<std::string>> by_serial_;  // URIs of a device
     std::map<std::string, Waiting> waiting_;  // by URI: in the state and not served
 };
 

@@ -30,6 +30,11 @@ class Host {
     virtual std::string engine_name() const = 0;
     virtual std::vector<std::string> warnings() const = 0;  // what the machinery has to do without
     virtual std::vector<std::uint64_t> cpu_ns() const = 0;  // of each reactor, since its start
+    // Descriptors of the daemon, and how many it may have; 0: no limit.
+    struct OpenFiles {
+        std::uint64_t open = 0, limit = 0;
+    };
+    virtual OpenFiles open_files() const = 0;
 };
 
 // One export as served.

@@ -45,17 +45,44 @@ void LostStoreList::load() {
         lost.id.device = value.value("device", std::uint64_t{0});
         lost.id.inode = value.value("inode", std::uint64_t{0});
         lost.words = value.value("words", std::string{});
-        lost_[key] = lost;
+        put(key, lost);
         next_ = std::max(next_, std::uint64_t{std::strtoull(
                                     key.c_str() + std::char_traits<char>::length(kLostPrefix), nullptr, 10)} +
                                     1);
     }
 }
 
+// A look at one store costs the same whatever number of others is lost.
+void LostStoreList::put(const std::string& key, const Lost& lost) {
+    take(key);
+    lost_[key] = lost;
+    by_id_[lost.id].insert(key);
+    by_words_[lost.words].insert(key);
+}
+
+void LostStoreList::take(const std::string& key) {
+    const auto found = lost_.find(key);
+    if (found == lost_.end()) return;
+    const auto out_of = [&key](auto& index, const auto& value) {
+        const auto at = index.find(value);
+        at->second.erase(key);
+        if (at->second.empty()) index.erase(at);
+    };
+    out_of(by_id_, found->second.id);
+    out_of(by_words_, found->second.words);
+    lost_.erase(found);
+}
+
+template <class Index, class Value>
+std::set<std::string> LostStoreList::keys_of(const Index& index, const Value& value) {
+    const auto found = index.find(value);
+    return found == index.end() ? std::set<std::string>{} : found->second;
+}
+
 State::Change LostStoreList::change_for(const std::string& words, const DiskId& id) {
     const std::lock_guard lock{mutex_};
-    for (const auto& [key, lost] : lost_) {
-        if (lost.words == words && lost.id == id) return {key, value_of(id, words)};
+    for (const std::string& key : keys_of(by_words_, words)) {
+        if (lost_.at(key).id == id) return {key, value_of(id, words)};
     }
     return {kLostPrefix + std::to_string(next_++), value_of(id, words)};
 }
@@ -63,9 +90,8 @@ State::Change LostStoreList::change_for(const std::string& words, const DiskId& 
 void LostStoreList::note_lost(const State::Change& change) {
     const std::lock_guard lock{mutex_};
     const Json& value = *change.value;
-    lost_[change.key] = {
-        {static_cast<DiskId::Kind>(value["kind"].get<unsigned>()), value["device"], value["inode"]},
-        value["words"]};
+    put(change.key, {{static_cast<DiskId::Kind>(value["kind"].get<unsigned>()), value["device"], value["inode"]},
+                     value["words"]});
 }
 
 void LostStoreList::record(const DiskId& store, const std::string& words, Recorded& done) noexcept {
@@ -82,21 +108,19 @@ void LostStoreList::record(const DiskId& store, const std::string& words, Record
 
 bool LostStoreList::is_lost(const DiskId& store) const noexcept {
     const std::lock_guard lock{mutex_};
-    return std::any_of(lost_.begin(), lost_.end(),
-                       [&](const auto& entry) { return entry.second.id == store; });
+    return by_id_.contains(store);
 }
 
 void LostStoreList::seen(std::string_view words, const DiskId& id) {
     const std::lock_guard lock{mutex_};
-    for (auto& [key, lost] : lost_) {
-        if (lost.words == words && lost.id != id)
-            lost.id = id;  // the words stay in the state, and lead here again
+    for (const std::string& key : keys_of(by_words_, words)) {
+        put(key, {id, std::string{words}});  // the words stay in the state, and lead here again
     }
 }
 
 // Words alone never bring a mark back, so a mark goes for good only when the state says so too.
 void LostStoreList::drop(const std::string& key) {
-    lost_.erase(key);
+    take(key);
     worker_.post([this, key] {
         if (const auto committed = state_.commit({{key, std::nullopt}}); !committed) {
             log_error("", "the mark of a lost snapshot store could not be taken back: {}",
@@ -107,20 +131,12 @@ void LostStoreList::drop(const std::string& key) {
 
 void LostStoreList::forget(const DiskId& store) noexcept {
     const std::lock_guard lock{mutex_};
-    for (auto at = lost_.begin(); at != lost_.end();) {
-        const auto next = std::next(at);
-        if (at->second.id == store) drop(std::string{at->first});
-        at = next;
-    }
+    for (const std::string& key : keys_of(by_id_, store)) drop(key);
 }
 
 void LostStoreList::forget_words(const std::string& words) {
     const std::lock_guard lock{mutex_};
-    for (auto at = lost_.begin(); at != lost_.end();) {
-        const auto next = std::next(at);
-        if (at->second.words == words) drop(std::string{at->first});
-        at = next;
-    }
+    for (const std::string& key : keys_of(by_words_, words)) drop(key);
 }
 
 std::vector<std::string> LostStoreList::all() const {

@@ -40,10 +40,16 @@ class LostStoreList final : public LostStores {
         std::string words;
     };
     void drop(const std::string& key);
+    void put(const std::string& key, const Lost& lost);
+    void take(const std::string& key);
+    template <class Index, class Value>
+    static std::set<std::string> keys_of(const Index& index, const Value& value);
     mutable std::mutex mutex_;
     State& state_;
     Worker& worker_;
     std::map<std::string, Lost> lost_;  // by key of the state
+    std::map<DiskId, std::set<std::string>> by_id_;  // → keys
+    std::map<std::string, std::set<std::string>, std::less<>> by_words_;
     std::uint64_t next_ = 1;
 };
 

@@ -1,6 +1,7 @@
 #include "ctl/opener.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/remote_disk.hpp"
 #include "ctl/call_on.hpp"
@@ -17,11 +18,11 @@ constexpr std::string_view kMapper = "/dev/mapper/";
 // home.
 class TrackedOpen final : public OpenDevice {
   public:
-    TrackedOpen(std::unique_ptr<OpenDevice> inner, Registry& registry, Record& user)
-        : inner_{std::move(inner)}, registry_{registry}, user_{user}, id_{inner_->id()} {
-        registry_.note_use(id_, user_, +1);
+    TrackedOpen(std::unique_ptr<OpenDevice> inner, Registry& registry, Record& user, const Registry::Use& use)
+        : inner_{std::move(inner)}, registry_{registry}, user_{user}, id_{inner_->id()}, use_{use} {
+        registry_.note_use(id_, user_, use_);
     }
-    ~TrackedOpen() override { registry_.note_use(id_, user_, -1); }
+    ~TrackedOpen() override { registry_.forget_use(id_, user_, use_); }
     Disk& disk() noexcept override { return inner_->disk(); }
     const DiskId& id() const noexcept override { return inner_->id(); }
     const std::string& words() const noexcept override { return inner_->words(); }
@@ -33,26 +34,28 @@ class TrackedOpen final : public OpenDevice {
     Registry& registry_;
     Record& user_;
     const DiskId id_;
+    const Registry::Use use_;
 };
 
 // A mapped device of ours.
 class MappedOpen final : public OpenDevice {
   public:
     MappedOpen(Registry& registry, Record& upper, RecordPtr lower, Device& device, std::string words,
-               std::function<void(RecordPtr)> notify_unused)
+               const Registry::Use& use, std::function<void(RecordPtr)> notify_unused)
         : registry_{registry},
           upper_{upper},
           lower_{std::move(lower)},
           device_{device},
           id_{lower_->id()},
           words_{std::move(words)},
+          use_{use},
           notify_unused_{std::move(notify_unused)} {
-        registry_.note_use(id_, upper_, +1);
+        registry_.note_use(id_, upper_, use_);
     }
     ~MappedOpen() override {
         if (remote_) registry_.forget_remote(*remote_);
         remote_.reset();
-        registry_.note_use(id_, upper_, -1);
+        registry_.forget_use(id_, upper_, use_);
         if (registry_.close(upper_, *lower_)) notify_unused_(lower_);
     }
     void set_remote(std::unique_ptr<RemoteDisk> remote, unsigned home) {
@@ -72,6 +75,7 @@ class MappedOpen final : public OpenDevice {
     Device& device_;
     const DiskId id_;
     const std::string words_;
+    const Registry::Use use_;
     std::function<void(RecordPtr)> notify_unused_;
     std::unique_ptr<RemoteDisk> remote_;
 };
@@ -122,7 +126,36 @@ Result<std::unique_ptr<OpenDevice>> TableOpener::open_any(std::string_view words
     auto opened = config_.host.opener(config_.home).open(words, mode);
     if (!opened) return opened;
     if (config_.lost_stores) config_.lost_stores->seen(words, (*opened)->id());
-    return std::make_unique<TrackedOpen>(std::move(*opened), config_.registry, *config_.record);
+    const DiskId id = (*opened)->id();
+    const Registry::Use use = use_of(words, mode);
+    auto tracked = std::make_unique<TrackedOpen>(std::move(*opened), config_.registry, *config_.record, use);
+    CHECK(check_family(words, id, use));
+    return tracked;
+}
+
+Registry::Use TableOpener::use_of(std::string_view words, OpenMode mode) const {
+    Registry::Use use{.home = config_.home, .writes = mode == OpenMode::write};
+    if (const auto role = config_.bases.find(words); role != config_.bases.end()) {
+        use.snapshot = role->second.snapshot;
+        use.origin = role->second.origin;
+    }
+    return use;
+}
+
+// Looked at when this use is noted already: of two that come at the same time, one at least sees the other.
+Result<void> TableOpener::check_family(std::string_view words, const DiskId& id, const Registry::Use& use) const {
+    if (!use.snapshot && !use.origin) return {};
+    const Registry::Elsewhere elsewhere = config_.registry.family_elsewhere(id, use);
+    if (elsewhere.count == 0) return {};
+    std::string names = fmt::format("{}", fmt::join(elsewhere.names, ", "));
+    if (elsewhere.count > elsewhere.names.size())
+        names += fmt::format(" and {} more", elsewhere.count - elsewhere.names.size());
+    return fail(Errc::busy,
+                fmt::format("an origin and its snapshots share one reactor, but {} on {} {} on another: {}", names, words,
+                            elsewhere.count == 1 ? "lives" : "live",
+                            use.origin ? "snapshots of a base without an origin are spread over the reactors; remove them, "
+                                         "load the origin, and create them again"
+                                       : "remove this device and create it again"));
 }
 
 Result<std::unique_ptr<OpenDevice>> TableOpener::open_mapped(const RecordPtr& lower, std::string_view words,
@@ -136,8 +169,10 @@ Result<std::unique_ptr<OpenDevice>> TableOpener::open_mapped(const RecordPtr& lo
         config_.registry.close(*config_.record, *lower);
         throw;
     }
+    const Registry::Use use = use_of(words, mode);
     auto opened = std::make_unique<MappedOpen>(config_.registry, *config_.record, lower, *device,
-                                               std::string{words}, config_.notify_unused);
+                                               std::string{words}, use, config_.notify_unused);
+    CHECK(check_family(words, lower->id(), use));
     unsigned lower_home = 0;
     bool read_only = false;
     {

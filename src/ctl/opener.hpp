@@ -16,12 +16,19 @@ class TableOpener final : public DeviceOpener {
   public:
     // For a table of `record`, whose home is `home`. `known` says which of our devices words meant before, if
     // they did; `notify_unused` is told when a device whose removal was deferred is let go (any thread).
+    // `bases`: which words of the table are bases of the snapshot family, and of what.
+    struct Base {
+        bool snapshot = false;  // of a snapshot
+        bool origin = false;    // of what writes it: snapshot-origin, snapshot-merge
+    };
+    using Bases = std::map<std::string, Base, std::less<>>;
     struct Config {
         Registry& registry;
         Host& host;
         RecordPtr record;
         unsigned home;
         std::map<std::string, std::uint32_t> known;
+        Bases bases;
         LostStoreList* lost_stores;  // may be null
         std::function<void(RecordPtr)> notify_unused;
         std::function<Device&(const RecordPtr&, unsigned home)> ensure_device;
@@ -36,6 +43,8 @@ class TableOpener final : public DeviceOpener {
     Result<std::unique_ptr<OpenDevice>> open_any(std::string_view words, OpenMode mode);
     Result<std::unique_ptr<OpenDevice>> open_mapped(const RecordPtr& lower, std::string_view words,
                                                     OpenMode mode);
+    Registry::Use use_of(std::string_view words, OpenMode mode) const;
+    Result<void> check_family(std::string_view words, const DiskId& id, const Registry::Use& use) const;
     Config config_;
     std::map<std::string, std::uint32_t> minors_;
 };

@@ -54,14 +54,18 @@ class Record {
     unsigned exports = 0;
     std::map<Record*, unsigned> uses;            // which devices its tables have open, and how often
     std::map<DiskId, unsigned> disks;            // what its tables have open, mapped or not, and how often
+    std::map<std::uint64_t, Record*> used_by;    // the reverse, by serial
     unsigned home = 0;                           // once `device` is there
-    Device* device = nullptr;                    // as owned below; for who may ask without being on its home
+    // As owned below; for who may ask without being on its home. Registry::set_device_locked() sets both.
+    Device* device = nullptr;
     std::shared_ptr<Device::Observer> observer;  // of `device`
     std::string held_because;                    // why it was left without its table after a restart
     std::string stale_because;     // a snapshot that must never be trusted again: it has an error table now
-    std::optional<SlotText> kept;  // the table it had then, while it is held
+    std::optional<SlotText> kept;  // the table it had then, while it is held; Registry::note_held_locked()
     Json settings = Json::object();
-    Json snapshot;          // what snapshot.take noted about a snapshot; null otherwise
+    // What snapshot.take noted about a snapshot; null otherwise. Set by Registry::note_snapshot_locked().
+    Json snapshot;
+    std::optional<std::uint32_t> snapshot_of;  // the number of its origin, as noted
     bool still = false;     // a still image that a redirected volume stands on: nobody writes it
     bool internal = false;  // made by snapshot.take, not by a user
 

@@ -10,6 +10,8 @@
 
 namespace udm::ctl {
 
+Registry::Registry() : free_minors_{kMinorMax} {}
+
 RecordPtr Registry::create(const std::string& name, const std::string& uuid,
                            std::optional<std::uint32_t> minor) {
     check_name(name);
@@ -29,20 +31,15 @@ RecordPtr Registry::create(const std::string& name, const std::string& uuid,
         throw Failure{Errc::busy,
                       fmt::format("minor {} is that of device {}", *minor, by_minor_.at(*minor)->name), name};
     }
-    if (!minor) {
-        minor = 0;  // the lowest free one
-        for (const auto& [taken, record] : by_minor_) {
-            if (taken != *minor) break;
-            ++*minor;
-        }
-        if (*minor > kMinorMax) throw Failure{Errc::busy, "all minor numbers are in use", name};
-    }
+    if (!minor) minor = free_minors_.lowest();
+    if (!minor) throw Failure{Errc::busy, "all minor numbers are in use", name};
     auto record = std::make_shared<Record>(next_serial_++, *minor);
     record->name = name;
     record->uuid = uuid;
     by_name_[name] = record;
     if (!uuid.empty()) by_uuid_[uuid] = record;
     by_minor_[*minor] = record;
+    free_minors_.take(*minor);
     by_serial_[record->serial] = record;
     return record;
 }
@@ -85,10 +82,19 @@ std::vector<RecordPtr> Registry::all() const {
     return records;
 }
 
+std::vector<RecordPtr> Registry::some(const std::optional<std::string>& after, std::size_t most) const {
+    const std::lock_guard lock{mutex};
+    std::vector<RecordPtr> records;
+    for (auto at = after ? by_name_.upper_bound(*after) : by_name_.begin();
+         at != by_name_.end() && records.size() < most; ++at) {
+        if (!at->second->gone) records.push_back(at->second);
+    }
+    return records;
+}
+
 std::size_t Registry::size() const {
     const std::lock_guard lock{mutex};
-    return static_cast<std::size_t>(
-        std::ranges::count_if(by_name_, [](const auto& named) { return !named.second->gone; }));
+    return by_minor_.size() - going_;
 }
 
 void Registry::rename(Record& record, const std::string& name) {
@@ -130,17 +136,25 @@ void Registry::set_uuid(Record& record, const std::string& uuid) {
     record.uuid = uuid;
 }
 
-std::vector<std::string> Registry::users_locked(const Record& lower) const {
+std::vector<std::string> Registry::users_locked(const Record& lower, std::size_t most) const {
     std::vector<std::string> users;
-    for (const auto& [minor, upper] : by_minor_) {
-        if (upper->uses.contains(const_cast<Record*>(&lower))) users.push_back(upper->name);
+    for (const auto& [serial, upper] : lower.used_by) {
+        if (users.size() >= most) break;
+        if (!upper->gone) users.push_back(upper->name);
     }
     return users;
 }
 
-std::vector<std::string> Registry::users_of(const Record& lower) const {
+std::vector<std::string> Registry::users_of(const Record& lower, std::size_t most) const {
     const std::lock_guard lock{mutex};
-    return users_locked(lower);
+    return users_locked(lower, most);
+}
+
+std::string Registry::users_text_locked(const Record& lower) const {
+    constexpr std::size_t kNamed = 8;
+    std::string text = fmt::format("{}", fmt::join(users_locked(lower, kNamed), ", "));
+    if (lower.used_by.size() > kNamed) text += fmt::format(" and {} more", lower.used_by.size() - kNamed);
+    return text;
 }
 
 void Registry::begin_removal(Record& record) {
@@ -148,17 +162,19 @@ void Registry::begin_removal(Record& record) {
     if (record.gone) throw Failure{Errc::not_found, fmt::format("no device {}", record.name), record.name};
     if (record.table_opens != 0 || record.exports != 0) {
         std::string by;
-        if (record.table_opens != 0) by = fmt::format("used by {}", fmt::join(users_locked(record), ", "));
+        if (record.table_opens != 0) by = "used by " + users_text_locked(record);
         if (record.exports != 0)
             by += fmt::format("{}exported ({})", by.empty() ? "" : " and ", record.exports);
         throw Failure{Errc::busy, fmt::format("{} is in use: {}", record.name, by), record.name};
     }
     record.gone = true;
+    ++going_;
 }
 
 void Registry::undo_removal(Record& record) {
     const std::lock_guard lock{mutex};
     record.gone = false;
+    --going_;
 }
 
 void Registry::free_names(Record& record) {
@@ -178,7 +194,11 @@ void Registry::end_removal(Record& record) {
     const std::lock_guard lock{mutex};
     free_names_locked(record);
     by_minor_.erase(record.minor);
+    free_minors_.give(record.minor);
+    --going_;
     by_serial_.erase(record.serial);
+    held_.erase(record.serial);
+    note_snapshot_locked(record, nullptr);
 }
 
 bool Registry::reaches_locked(const Record& from, const Record& to, std::vector<std::string>& way) const {
@@ -209,7 +229,7 @@ void Registry::open(Record& upper, const RecordPtr& lower) {
         throw Failure{Errc::bad_argument, fmt::format("{} would stand on itself: {} -> {}", upper.name,
                                                       upper.name, fmt::join(way, " -> "))};
     }
-    ++upper.uses[lower.get()];
+    if (++upper.uses[lower.get()] == 1) lower->used_by[upper.serial] = &upper;
     ++lower->table_opens;
 }
 
@@ -221,7 +241,10 @@ bool Registry::unused_and_deferred(const Record& record) {
 bool Registry::close(Record& upper, Record& lower) {
     const std::lock_guard lock{mutex};
     const auto edge = upper.uses.find(&lower);
-    if (--edge->second == 0) upper.uses.erase(edge);
+    if (--edge->second == 0) {
+        upper.uses.erase(edge);
+        lower.used_by.erase(upper.serial);
+    }
     --lower.table_opens;
     return unused_and_deferred(lower);
 }
@@ -234,12 +257,80 @@ bool Registry::export_opened(Record& record, int difference) {
     return difference < 0 && unused_and_deferred(record);
 }
 
-void Registry::note_use(const DiskId& id, Record& record, int difference) {
+void Registry::Uses::add(Counts& counts, const Use& use, unsigned difference) {
+    counts.all += difference;
+    if (use.writes) counts.writers += difference;
+    if (use.snapshot) counts.snapshots += difference;
+    if (use.origin) counts.origins += difference;
+}
+
+void Registry::change_use(const DiskId& id, Record& record, const Use& use, unsigned difference) {
     const std::lock_guard lock{mutex};
-    auto& users = uses_[id];
-    if ((users[record.serial] += static_cast<unsigned>(difference)) == 0) users.erase(record.serial);
-    if (users.empty()) uses_.erase(id);
-    if ((record.disks[id] += static_cast<unsigned>(difference)) == 0) record.disks.erase(id);
+    Uses& uses = uses_[id];
+    if (uses.by_home.size() <= use.home) uses.by_home.resize(use.home + 1);
+    Uses::add(uses.by_home[use.home], use, difference);
+    const auto mine = uses.by_serial.try_emplace(record.serial).first;
+    Uses::add(mine->second, use, difference);
+    if (mine->second.all == 0) uses.by_serial.erase(mine);
+    if (uses.by_serial.empty()) uses_.erase(id);
+    if ((record.disks[id] += difference) == 0) record.disks.erase(id);
+}
+
+void Registry::note_use(const DiskId& id, Record& record, const Use& use) { change_use(id, record, use, 1); }
+void Registry::forget_use(const DiskId& id, Record& record, const Use& use) { change_use(id, record, use, ~0u); }
+
+// The first home of which `counts` says so.
+template <class Says>
+std::optional<unsigned> Registry::Uses::home(Says says) const {
+    for (unsigned home = 0; home < by_home.size(); ++home) {
+        if (says(by_home[home])) return home;
+    }
+    return std::nullopt;
+}
+
+std::optional<unsigned> Registry::home_of_users(const DiskId& id) const {
+    const std::lock_guard lock{mutex};
+    const auto found = uses_.find(id);
+    if (found == uses_.end()) return std::nullopt;
+    return found->second.home([](const Uses::Counts& counts) { return counts.all != 0; });
+}
+
+std::optional<unsigned> Registry::home_of_base(const DiskId& id, bool for_origin, bool expect_origin) const {
+    const std::lock_guard lock{mutex};
+    const auto found = uses_.find(id);
+    if (found == uses_.end()) return std::nullopt;
+    const Uses& uses = found->second;
+    if (const auto home = uses.home([](const Uses::Counts& counts) { return counts.origins != 0; })) return home;
+    unsigned snapshots = 0;
+    for (const Uses::Counts& counts : uses.by_home) snapshots += counts.snapshots;
+    const bool together = for_origin || expect_origin || snapshots < kFewSnapshots;
+    if (together && snapshots != 0)
+        return uses.home([](const Uses::Counts& counts) { return counts.snapshots != 0; });
+    return uses.home([](const Uses::Counts& counts) { return counts.writers != 0; });
+}
+
+Registry::Elsewhere Registry::family_elsewhere(const DiskId& base, const Use& use) const {
+    const std::lock_guard lock{mutex};
+    Elsewhere elsewhere;
+    const auto found = uses_.find(base);
+    if (found == uses_.end()) return elsewhere;
+    const auto in_the_way = [&](const Uses::Counts& counts) {
+        return counts.origins != 0 || (use.origin && counts.snapshots != 0);
+    };
+    const auto& homes = found->second.by_home;
+    bool any = false;
+    for (unsigned home = 0; home < homes.size(); ++home) any = any || (home != use.home && in_the_way(homes[home]));
+    if (!any) return elsewhere;
+    constexpr std::size_t kNamed = 8;
+    for (const auto& [serial, counts] : found->second.by_serial) {
+        if (!in_the_way(counts)) continue;
+        const auto at = by_serial_.find(serial);
+        const RecordPtr record = at == by_serial_.end() ? nullptr : at->second.lock();
+        if (!record || record->home == use.home) continue;
+        ++elsewhere.count;
+        if (elsewhere.names.size() < kNamed) elsewhere.names.push_back(record->name);
+    }
+    return elsewhere;
 }
 
 // What a device's data lie on in the end.
@@ -274,7 +365,7 @@ std::vector<std::string> Registry::names_on_its_disks(const Record& record, std:
         ways.pop_back();
         const auto users = uses_.find(id);
         if (users == uses_.end()) continue;
-        for (const auto& [serial, count] : users->second) {
+        for (const auto& [serial, count] : users->second.by_serial) {
             const auto at = by_serial_.find(serial);
             const RecordPtr upper = at == by_serial_.end() ? nullptr : at->second.lock();
             if (!upper || !seen.insert(upper->id()).second) continue;
@@ -292,7 +383,7 @@ std::vector<RecordPtr> Registry::users_of(const DiskId& id) const {
     const std::lock_guard lock{mutex};
     std::vector<RecordPtr> records;
     if (const auto users = uses_.find(id); users != uses_.end()) {
-        for (const auto& [serial, count] : users->second) {
+        for (const auto& [serial, counts] : users->second.by_serial) {
             const auto at = by_serial_.find(serial);
             if (at == by_serial_.end()) continue;
             if (auto record = at->second.lock()) records.push_back(std::move(record));
@@ -321,20 +412,89 @@ std::vector<RecordPtr> Registry::top_down() const {
 void Registry::note_remote(Record& lower, RemoteDisk& disk, unsigned home) {
     const std::lock_guard lock{mutex};
     remotes_[&disk] = {&lower, home};
+    remotes_by_lower_[&lower].insert(&disk);
 }
 
 void Registry::forget_remote(RemoteDisk& disk) {
     const std::lock_guard lock{mutex};
-    remotes_.erase(&disk);
+    const auto remote = remotes_.find(&disk);
+    const auto of_lower = remotes_by_lower_.find(remote->second.lower);
+    of_lower->second.erase(&disk);
+    if (of_lower->second.empty()) remotes_by_lower_.erase(of_lower);
+    remotes_.erase(remote);
 }
 
 std::vector<std::pair<RemoteDisk*, unsigned>> Registry::remotes_of(const Record& lower) const {
     const std::lock_guard lock{mutex};
     std::vector<std::pair<RemoteDisk*, unsigned>> found;
-    for (const auto& [disk, remote] : remotes_) {
-        if (remote.lower == &lower) found.emplace_back(disk, remote.home);
+    if (const auto remotes = remotes_by_lower_.find(&lower); remotes != remotes_by_lower_.end()) {
+        for (RemoteDisk* disk : remotes->second) found.emplace_back(disk, remotes_.at(disk).home);
     }
     return found;
+}
+
+void Registry::set_device_locked(Record& record, Device* device, unsigned home) {
+    if (record.device) --per_home_[record.home];
+    record.device = device;
+    if (!device) return;
+    record.home = home;
+    if (per_home_.size() <= home) per_home_.resize(home + 1);
+    ++per_home_[home];
+}
+
+std::vector<unsigned> Registry::devices_per_home(unsigned homes) const {
+    const std::lock_guard lock{mutex};
+    std::vector<unsigned> counts = per_home_;
+    counts.resize(homes);
+    return counts;
+}
+
+void Registry::note_held_locked(Record& record) {
+    if (record.kept || !record.held_because.empty()) {
+        held_[record.serial] = &record;
+    } else {
+        held_.erase(record.serial);
+    }
+}
+
+std::vector<RecordPtr> Registry::held() const {
+    const std::lock_guard lock{mutex};
+    std::vector<RecordPtr> records;
+    for (const auto& [serial, record] : held_) {
+        if (!record->gone) records.push_back(by_serial_.at(serial).lock());
+    }
+    return records;
+}
+
+bool Registry::any_held() const {
+    const std::lock_guard lock{mutex};
+    return !held_.empty();
+}
+
+void Registry::note_snapshot_locked(Record& record, Json what) {
+    if (record.snapshot_of) {
+        const auto of_origin = snapshots_.find(*record.snapshot_of);
+        of_origin->second.erase(record.serial);
+        if (of_origin->second.empty()) snapshots_.erase(of_origin);
+        record.snapshot_of.reset();
+    }
+    record.snapshot = std::move(what);
+    if (!record.snapshot.is_object() || !record.snapshot.contains("origin")) return;
+    record.snapshot_of = record.snapshot["origin"].get<std::uint32_t>();
+    snapshots_[*record.snapshot_of].insert(record.serial);
+}
+
+std::vector<RecordPtr> Registry::snapshots_of(const Record& origin) const {
+    const std::lock_guard lock{mutex};
+    std::vector<RecordPtr> records;
+    if (const auto found = snapshots_.find(origin.minor); found != snapshots_.end()) {
+        for (const std::uint64_t serial : found->second) {
+            RecordPtr record = by_serial_.at(serial).lock();
+            if (record && !record->gone) records.push_back(std::move(record));
+        }
+    }
+    std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) { return a->name < b->name; });
+    return records;
 }
 
 }  // namespace udm::ctl

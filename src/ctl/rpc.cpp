@@ -205,6 +205,16 @@ void RpcSession::check_pending(std::string& out) {
     }
 }
 
+std::set<std::uint64_t> RpcSession::awaited() const {
+    std::set<std::uint64_t> serials;
+    for (const Line& line : lines_) {
+        for (const Call& call : line.calls) {
+            if (call.pending) serials.insert(call.pending->serial);
+        }
+    }
+    return serials;
+}
+
 std::optional<std::chrono::steady_clock::time_point> RpcSession::next_deadline() const noexcept {
     std::optional<std::chrono::steady_clock::time_point> first;
     for (const Line& line : lines_) {

@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,8 +45,9 @@ Json error_object(const RpcError& error);
 Json error_object(const Failure& failure);
 
 // A call that is not answered yet. check() says whether it can be now: the result, nothing (not yet), or it
-// throws Failure. It is called again after each event of any device, and at the deadline.
+// throws Failure. It is called again after each event of its device, and at the deadline.
 struct Pending {
+    std::uint64_t serial = 0;  // of the device whose events matter; 0: any
     std::function<std::optional<Json>()> check;
     std::optional<std::chrono::steady_clock::time_point> deadline;
     std::function<Json()> at_deadline;  // the result then, or throws
@@ -80,6 +82,8 @@ class RpcSession {
     // Looks whether something waited for has come.
     void check_pending(std::string& out);
     bool has_pending() const noexcept { return waits_ != 0; }
+    // The devices whose events are waited for.
+    std::set<std::uint64_t> awaited() const;
     std::optional<std::chrono::steady_clock::time_point> next_deadline() const noexcept;
 
   private:

@@ -67,7 +67,7 @@ class RpcServer::Client final : public Caller, public EventSink {
                 events_ += line;
             }
             raise_flag(wake_);
-        } else if (waits_) {
+        } else if (looking_ || awaited_.contains(0) || awaited_.contains(event.serial)) {
             raise_flag(wake_);
         }
     }
@@ -81,6 +81,7 @@ class RpcServer::Client final : public Caller, public EventSink {
     bool receive();
     bool flush();
     void take_events();
+    void note_awaited();
 
     Fd fd_;
     Fd wake_;
@@ -88,7 +89,6 @@ class RpcServer::Client final : public Caller, public EventSink {
     RpcSession session_;
     std::thread thread_;
     std::atomic<bool> stopping_ = false;
-    std::atomic<bool> waits_ = false;
     std::atomic<bool> ended_ = false;
     std::string in_;
     std::size_t scanned_ = 0;  // of in_: there is no newline before
@@ -99,6 +99,8 @@ class RpcServer::Client final : public Caller, public EventSink {
 
     std::mutex mutex_;  // of what follows
     std::set<std::uint64_t> subscriptions_;
+    std::set<std::uint64_t> awaited_;  // devices with events that something waits for
+    bool looking_ = false;             // awaited_ is about to change: any event may matter
     std::string events_;
     bool cut_ = false;
 };
@@ -158,7 +160,7 @@ bool RpcServer::Client::turn() {
     if (polled[1].revents & POLLIN) lower_flag(wake_);
     if (polled[0].revents & POLLIN && !receive()) return false;
     session_.check_pending(out_);
-    waits_ = session_.has_pending();
+    note_awaited();
     return true;
 }
 
@@ -187,10 +189,21 @@ bool RpcServer::Client::handle_next_line() {
     in_.erase(0, end + 1);
     scanned_ = 0;
     if (in_.empty() && in_.capacity() > 65536) in_.shrink_to_fit();
-    waits_ = true;  // from before the look at an event number, so that no event is missed
+    {
+        const std::lock_guard lock{mutex_};
+        looking_ = true;  // from before the look at an event number, so that no event is missed
+    }
     session_.handle_line(line, out_);
-    waits_ = session_.has_pending();
+    note_awaited();
     return true;
+}
+
+void RpcServer::Client::note_awaited() {
+    std::set<std::uint64_t> awaited;
+    if (session_.has_pending()) awaited = session_.awaited();
+    const std::lock_guard lock{mutex_};
+    awaited_ = std::move(awaited);
+    looking_ = false;
 }
 
 bool RpcServer::Client::receive() {

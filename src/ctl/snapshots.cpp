@@ -23,14 +23,14 @@ Json Snapshots::take(const Request& request) {
     return story.run();
 }
 
-// One snapshot's line of the list.
-namespace {
-struct Listed {
-    RecordPtr snapshot;  // what the user calls the snapshot
-    RecordPtr store;     // the device whose target has the store
-    Json noted;
+// One snapshot's line of the list, and the device whose target has its store, if it is there.
+struct Snapshots::Listed {
+    Json entry;
+    RecordPtr store;
+    bool held = false;
 };
 
+namespace {
 Json describe_status(const std::string& text) {
     Json entry = {{"allocated", nullptr}, {"total", nullptr}, {"metadata", nullptr}};
     if (text == "Invalid") {
@@ -54,72 +54,104 @@ Json describe_status(const std::string& text) {
 }
 }  // namespace
 
-Json Snapshots::list(const std::optional<DeviceKey>& origin) const {
+// Nothing: the device is no snapshot.
+std::optional<Snapshots::Listed> Snapshots::listed(const RecordPtr& record) const {
     Registry& registry = devices_.registry();
-    const RecordPtr wanted = origin ? registry.find(*origin) : nullptr;
-    Json list = Json::array();
-    for (const RecordPtr& record : registry.all()) {
-        Json noted;
-        std::string name, base, cow, held;
-        std::uint64_t chunk_sectors = 0;
-        {
+    Json noted;
+    std::string name, base, cow;
+    Listed listed;
+    std::uint64_t chunk_sectors = 0;
+    {
+        const std::lock_guard lock{registry.mutex};
+        noted = record->snapshot;
+        name = record->name;
+        listed.held = !record->held_because.empty();
+        const auto& slot = record->live ? record->live : record->kept;
+        if (slot && slot->lines.size() == 1 && slot->lines[0].type == "snapshot") {
+            base = snapshot_base(slot->lines[0]);
+            cow = snapshot_cow(slot->lines[0]);
+            const auto words = words_of(slot->lines[0]);
+            if (words.size() > 3) chunk_sectors = parse_u64(words[3]).value_or(0);
+        }
+    }
+    // A layer is listed under the name of the still image it stands on.
+    if (noted.is_object() && noted.contains("layer_of")) return std::nullopt;
+    const bool is_still = noted.is_object() && noted.value("redirect", false);
+    if (!is_still && cow.empty() && noted.is_null()) return std::nullopt;
+    listed.store = record;
+    if (is_still) {
+        DeviceKey layer;
+        layer.minor = noted.value("layer", 0u);
+        listed.store = registry.try_find(layer);
+        Json layer_noted;
+        if (listed.store) {
             const std::lock_guard lock{registry.mutex};
-            noted = record->snapshot;
-            name = record->name;
-            held = record->held_because;
-            const auto& slot = record->live ? record->live : record->kept;
-            if (slot && slot->lines.size() == 1 && slot->lines[0].type == "snapshot") {
-                base = snapshot_base(slot->lines[0]);
-                cow = snapshot_cow(slot->lines[0]);
-                const auto words = words_of(slot->lines[0]);
-                if (words.size() > 3) chunk_sectors = parse_u64(words[3]).value_or(0);
-            }
+            layer_noted = listed.store->snapshot;
         }
-        // A layer is listed under the name of the still image it stands on.
-        if (noted.is_object() && noted.contains("layer_of")) continue;
-        const bool is_still = noted.is_object() && noted.value("redirect", false);
-        if (!is_still && cow.empty() && noted.is_null()) continue;
-        RecordPtr store = record;
-        if (is_still) {
-            DeviceKey layer;
-            layer.minor = noted.value("layer", 0u);
-            store = registry.try_find(layer);
-            Json layer_noted;
-            if (store) {
-                const std::lock_guard lock{registry.mutex};
-                layer_noted = store->snapshot;
-            }
-            cow = layer_noted.is_object() ? layer_noted.value("cow", "") : "";
-        } else if (noted.is_object()) {
-            cow = noted.value("cow", cow);
+        cow = layer_noted.is_object() ? layer_noted.value("cow", "") : "";
+    } else if (noted.is_object()) {
+        cow = noted.value("cow", cow);
+    }
+    RecordPtr source;
+    if (noted.is_object() && noted.contains("origin")) {
+        DeviceKey key;
+        key.minor = noted["origin"].get<std::uint32_t>();
+        source = registry.try_find(key);
+    }
+    Json& entry = listed.entry;
+    entry["snapshot"] = name;
+    entry["origin"] = source         ? Json(devices_.name_of(*source))
+                      : base.empty() ? Json(nullptr)
+                                     : Json(base);
+    entry["cow"] = cow.empty() ? Json(nullptr) : Json(cow);
+    entry["chunk"] = noted.is_object() && noted.contains("chunk") ? noted["chunk"]
+                                                                  : Json(to_bytes(Sectors{chunk_sectors}));
+    entry["taken"] = noted.is_object() ? noted.value("taken", Json{}) : Json{};
+    entry["redirect"] = is_still;
+    return listed;
+}
+
+Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional<std::string>& after,
+                     std::uint64_t most) const {
+    constexpr std::size_t kAtATime = 1024;
+    Registry& registry = devices_.registry();
+    std::vector<Listed> found;
+    const auto look_at = [&](const std::vector<RecordPtr>& records) {
+        for (const RecordPtr& record : records) {
+            if (found.size() >= most) return;
+            if (auto one = listed(record)) found.push_back(std::move(*one));
         }
-        RecordPtr source;
-        if (noted.is_object() && noted.contains("origin")) {
-            DeviceKey key;
-            key.minor = noted["origin"].get<std::uint32_t>();
-            source = registry.try_find(key);
+    };
+    if (origin) {
+        std::vector<RecordPtr> records = registry.snapshots_of(*registry.find(*origin));
+        if (after)
+            std::erase_if(records, [&](const RecordPtr& record) { return devices_.name_of(*record) <= *after; });
+        look_at(records);
+    } else {
+        std::optional<std::string> from = after;
+        while (found.size() < most) {
+            const auto records = registry.some(from, kAtATime);
+            look_at(records);
+            if (records.size() < kAtATime) break;
+            from = devices_.name_of(*records.back());
         }
-        if (wanted && source != wanted) continue;
+    }
+    std::vector<RecordPtr> stores;
+    for (const Listed& one : found) {
+        if (one.store) stores.push_back(one.store);
+    }
+    std::vector<Json> statuses = devices_.lines_of(stores, false, false);
+    Json list = Json::array();
+    std::size_t next_status = 0;
+    for (Listed& one : found) {
         std::string text;
-        if (store) {
-            DeviceKey key;
-            key.minor = store->minor;
-            const Json lines = devices_.status(key, false);
+        if (one.store) {
+            const Json& lines = statuses[next_status++];
             if (!lines.empty() && lines[0]["type"] == "snapshot") text = lines[0]["text"].get<std::string>();
         }
-        Json entry = describe_status(text);
-        if (!held.empty()) entry["state"] = "held";
-        entry["snapshot"] = name;
-        entry["origin"] = source         ? Json(devices_.name_of(*source))
-                          : base.empty() ? Json(nullptr)
-                                         : Json(base);
-        entry["cow"] = cow.empty() ? Json(nullptr) : Json(cow);
-        entry["chunk"] = noted.is_object() && noted.contains("chunk")
-                             ? noted["chunk"]
-                             : Json(to_bytes(Sectors{chunk_sectors}));
-        entry["taken"] = noted.is_object() ? noted.value("taken", Json{}) : Json{};
-        entry["redirect"] = is_still;
-        list.push_back(std::move(entry));
+        one.entry.update(describe_status(text));
+        if (one.held) one.entry["state"] = "held";
+        list.push_back(std::move(one.entry));
     }
     return list;
 }

@@ -43,10 +43,14 @@ class Snapshots {
     // All throw Failure.
     Json take(const Request& request);
     Json drop(const DeviceKey& key);
-    Json list(const std::optional<DeviceKey>& origin) const;
+    // By name: those after `after`, `most` of them.
+    Json list(const std::optional<DeviceKey>& origin, const std::optional<std::string>& after = {},
+              std::uint64_t most = ~std::uint64_t{0}) const;
 
   private:
     class Taking;
+    struct Listed;
+    std::optional<Listed> listed(const RecordPtr& record) const;
     Devices& devices_;
     std::mutex one_at_a_time_;  // a take locks several devices
 };

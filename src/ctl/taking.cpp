@@ -72,6 +72,7 @@ Json Snapshots::Taking::run() {
             choose_cow(volume);
             request_.redirect ? prepare_redirect(volume) : prepare_copying(volume);
         }
+        for (const std::string& file : files_) keep_cow_file(file);
         devices_.commit(changes());
         committed_ = true;
         switch_over();
@@ -133,6 +134,7 @@ void Snapshots::Taking::check(Volume& volume) const {
     if (origin.still && request_.redirect) throw refuse("is a still image and is not written");
     volume.table = *origin.live;
     volume.size = origin.size;
+    volume.home = origin.home;
     for (const TableLine& line : volume.table.lines) {
         for (const std::string& word : words_of(line)) {
             if (word.starts_with("ram:") && word.find(':', 4) == std::string::npos) {
@@ -194,8 +196,9 @@ RecordPtr Snapshots::Taking::make(const std::string& name) {
 }
 
 void Snapshots::Taking::load(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
-                             const std::map<std::string, std::uint32_t>& minors) {
-    devices_.load_step(record, lines, read_only, minors);
+                             const std::map<std::string, std::uint32_t>& minors,
+                             std::optional<unsigned> home) {
+    devices_.load_step(record, lines, read_only, minors, home);
 }
 
 std::string Snapshots::Taking::store_words(const Volume& volume) const {
@@ -205,7 +208,7 @@ std::string Snapshots::Taking::store_words(const Volume& volume) const {
 
 void Snapshots::Taking::note(const RecordPtr& record, Json what, bool internal, bool still) const {
     const std::lock_guard lock{devices_.registry().mutex};
-    record->snapshot = std::move(what);
+    devices_.registry().note_snapshot_locked(*record, std::move(what));
     record->internal = internal;
     record->still = still;
 }
@@ -236,7 +239,7 @@ void Snapshots::Taking::prepare_copying(Volume& volume) {
     } else {
         volume.real = make(volume.name + "-real");
         note(volume.real, nullptr, true, false);
-        load(volume.real, table.lines, table.read_only, table.minors);
+        load(volume.real, table.lines, table.read_only, table.minors, volume.home);
         devices_.resume_step(volume.real);
         volume.base = words_for(volume.name + "-real");
     }
@@ -254,7 +257,7 @@ void Snapshots::Taking::prepare_copying(Volume& volume) {
          false, false);
     load(volume.snapshot,
          {{Sector{0}, volume.size, "snapshot", fmt::format("{} {}", volume.base, store_words(volume))}},
-         false, minors);
+         false, minors, volume.home);
     if (is_origin) return;
     load(volume.origin, {{Sector{0}, volume.size, "snapshot-origin", volume.base}}, table.read_only, minors);
     volume.reloaded = true;

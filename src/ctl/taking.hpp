@@ -23,6 +23,7 @@ class Snapshots::Taking {
         std::string name, snapshot_name;
         SlotText table;  // of the origin, as it is
         Sectors size{};
+        unsigned home = 0;
         std::string cow;        // path or words
         std::string cow_words;  // quoted, for a table line
         bool made = false;      // the file is ours
@@ -46,7 +47,7 @@ class Snapshots::Taking {
     void prepare_redirect(Volume& volume);
     RecordPtr make(const std::string& name);
     void load(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
-              const std::map<std::string, std::uint32_t>& minors = {});
+              const std::map<std::string, std::uint32_t>& minors = {}, std::optional<unsigned> home = {});
     std::string store_words(const Volume& volume) const;
     void note(const RecordPtr& record, Json what, bool internal, bool still) const;
     std::vector<State::Change> changes() const;

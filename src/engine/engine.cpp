@@ -7,6 +7,7 @@
 #include <cstring>
 #include <thread>
 
+#include "engine/file_probe.hpp"
 #include "engine/network.hpp"
 #include "engine/opener.hpp"
 #include "engine/threads_loop.hpp"
@@ -26,7 +27,8 @@ void raise_file_limit(EngineShared& shared) {
     if (::setrlimit(RLIMIT_NOFILE, &files) != 0) {
         shared.warn(fmt::format("the limit of open files stays where it is: {}", std::strerror(errno)));
     } else if (files.rlim_max < 16384) {
-        shared.warn(fmt::format("at most {} files may be open (`ulimit -Hn`)", files.rlim_max));
+        shared.warn(fmt::format("at most {} files may be open (`ulimit -Hn`): each image and each snapshot's store is one",
+                                files.rlim_max));
     }
 }
 
@@ -55,6 +57,11 @@ class RealEngine final : public Engine {
     const char* kind_name() const noexcept override { return uring_ ? "uring" : "threads"; }
     std::vector<std::string> warnings() const override { return shared_.warnings(); }
     void warn(const std::string& warning) { shared_.warn(warning); }
+    OpenFiles open_files() const override {
+        rlimit files{};
+        ::getrlimit(RLIMIT_NOFILE, &files);
+        return {count_open_files(), files.rlim_cur == RLIM_INFINITY ? 0 : files.rlim_cur};
+    }
     std::vector<std::uint64_t> cpu_ns() const override {
         std::vector<std::uint64_t> times;
         for (const auto& unit : units_) times.push_back(unit->loop->cpu_ns());

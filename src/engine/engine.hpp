@@ -45,6 +45,11 @@ class Engine {
     virtual const char* kind_name() const noexcept = 0;  // "uring", "threads"
     // What had to be done without: registered buffers, a higher limit of open files, deferred task running.
     virtual std::vector<std::string> warnings() const = 0;
+    // Descriptors of this process, and how many it may have; 0: no limit.
+    struct OpenFiles {
+        std::uint64_t open = 0, limit = 0;
+    };
+    virtual OpenFiles open_files() const = 0;
     // CPU time of each reactor's thread, since its start.
     virtual std::vector<std::uint64_t> cpu_ns() const = 0;
     // Ends the reactors' threads. Devices, streams and listeners are closed before: what is still under way

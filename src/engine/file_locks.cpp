@@ -146,7 +146,9 @@ std::optional<FileLocks::Lease> FileLocks::join(const DiskId& id, OpenMode mode)
     const auto found = entries_.find(id);
     if (found == entries_.end() || id.kind != DiskId::Kind::file) return std::nullopt;
     Entry& entry = found->second;
-    if (mode == OpenMode::write && entry.writers == 0) return std::nullopt;
+    if (mode == OpenMode::write && entry.writers == 0 &&
+        (!entry.file->writable() || this->lock(entry, Held::exclusive) != 0))
+        return std::nullopt;
     ++(mode == OpenMode::write ? entry.writers : entry.readers);
     return Lease{*this, id, mode, entry.number, entry.file};
 }

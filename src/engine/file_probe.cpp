@@ -117,6 +117,15 @@ void find_file_limits(const OpenedFile& file, Limits& limits) {
 
 }  // namespace
 
+std::uint64_t count_open_files() {
+    struct stat folder {};
+    if (::stat("/proc/self/fd", &folder) == 0 && folder.st_size > 0)
+        return static_cast<std::uint64_t>(folder.st_size);  // Linux 6.2 has counted them
+    std::error_code ignored;
+    const std::filesystem::directory_iterator all{"/proc/self/fd", ignored};
+    return static_cast<std::uint64_t>(std::distance(begin(all), end(all)));
+}
+
 std::int64_t file_bytes(int fd, bool block_device) noexcept {
     if (block_device) {
         std::uint64_t bytes = 0;
@@ -141,12 +150,6 @@ std::optional<DiskId> may_open(const std::string& path, OpenMode mode) {
 
 namespace {
 
-std::size_t open_files() {
-    std::error_code ignored;
-    const std::filesystem::directory_iterator all{"/proc/self/fd", ignored};
-    return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
-
 // The limit of open files, with some left for what isn't a device. Descriptors are numbered from the lowest free
 // one on, so the number says how many there are without counting them.
 Result<void> check_room(int fd, const std::string& path) {
@@ -158,7 +161,7 @@ Result<void> check_room(int fd, const std::string& path) {
                 fmt::format("{}: too many open files: {} are open of at most {}, and {} are left for connections; "
                             "start the daemon with a higher limit (`ulimit -n NUMBER` before it, or LimitNOFILE=NUMBER "
                             "in its systemd unit)",
-                            path, open_files(), files.rlim_cur, reserved));
+                            path, count_open_files(), files.rlim_cur, reserved));
 }
 
 }  // namespace

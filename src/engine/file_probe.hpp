@@ -36,6 +36,8 @@ void find_traits(OpenedFile& file);
 Result<void> find_size(OpenedFile& file, const std::string& path);
 
 DiskId id_of(const struct stat& status) noexcept;
+// Descriptors of this process.
+std::uint64_t count_open_files();
 
 // Descriptors that devices leave to all else: connections, logs, the state.
 inline constexpr unsigned kFilesReserved = 256;

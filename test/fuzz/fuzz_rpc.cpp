@@ -21,6 +21,7 @@ class NullHost final : public Host {
     std::string engine_name() const override { return "none"; }
     std::vector<std::string> warnings() const override { return {}; }
     std::vector<std::uint64_t> cpu_ns() const override { return {}; }
+    OpenFiles open_files() const override { return {}; }
 };
 
 class Deaf final : public Caller {

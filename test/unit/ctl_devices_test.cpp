@@ -267,7 +267,7 @@ TEST_F(DevicesOf, SuspendHoldsBackUntilResume) {
     devices->suspend(named("vol"), false);
     EXPECT_EQ(info("vol")["state"], "suspended");
     std::thread writer{[&] { EXPECT_EQ(write("vol", 0, 'B'), IoStatus::ok); }};
-    while (devices->counters(named("vol"))[0]["held_back"] != 1) std::this_thread::yield();
+    while (devices->counters({devices->registry().find(named("vol"))})[0]["held_back"] != 1) std::this_thread::yield();
     devices->load(named("vol"), lines_of_text("0 2048 linear " + file("other") + " 0"), false);
     devices->resume(named("vol"));
     writer.join();
