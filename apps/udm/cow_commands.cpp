@@ -40,7 +40,11 @@ void Cow::info(Context& context) const {
 
     std::string text = fmt::format("{}: {}\n", path, cow_words(report));
     const auto line = [&](const char* what, const std::string& words) { text += fmt::format("  {:<10}  {}\n", what, words); };
-    line("file", fmt::format("{}, {} of it on disk", human_size(report.bytes), human_size(file.allocated())));
+    if (file.is_block_device()) {
+        line("device", human_size(report.bytes));
+    } else {
+        line("file", fmt::format("{}, {} of it on disk", human_size(report.bytes), human_size(file.allocated())));
+    }
     if (in_use) line("live", kInUse);
     if (report.chunk_sectors != 0 && report.chunks >= 2) {
         const std::uint64_t total = report.bytes / 512;
@@ -102,8 +106,8 @@ void Cow::check(Context& context) const {
     if (report.kind == Report::Kind::store && report.fault_count() == 0) {
         head += fmt::format("  {} exceptions, no fault\n", report.exceptions);
         if (report.holes != 0) {
-            head += fmt::format("  {} chunks in {} hole{} that nobody refers to: a crash leaves them, and they are no fault\n", report.hole_chunks,
-                                report.holes, report.holes == 1 ? "" : "s");
+            head += fmt::format("  {} chunk{} in {} hole{} that nobody refers to: a crash leaves them, and they are no fault\n", report.hole_chunks,
+                                report.hole_chunks == 1 ? "" : "s", report.holes, report.holes == 1 ? "" : "s");
         }
     }
     if (report.fault_count() != 0) text += advice(report);

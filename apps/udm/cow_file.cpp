@@ -30,6 +30,11 @@ Refusal unreadable(const std::string& path, int error) {
                    error == EACCES ? "the file's owner, or root, may look into it" : "", kUnreadable};
 }
 
+Refusal in_use_by_others(const std::string& path) {
+    return Refusal{fmt::format("{} is in use: nothing was changed", path),
+                   "remove the snapshot that has it first (udm remove NAME), or end udmd"};
+}
+
 std::string folder_of(const std::string& path) {
     const std::string folder = std::filesystem::path{path}.parent_path().string();
     return folder.empty() ? "." : folder;
@@ -65,7 +70,7 @@ CowFile::~CowFile() { ::close(fd_); }
 void CowFile::lock() {
     if (block_device_) {
         const int exclusive = ::open(path_.c_str(), O_RDWR | O_EXCL | O_CLOEXEC);
-        if (exclusive < 0) throw Refusal{fmt::format("{} is in use", path_), "drop or remove the snapshot that has it first"};
+        if (exclusive < 0) throw in_use_by_others(path_);
         ::close(fd_);
         fd_ = exclusive;
         return;
@@ -73,7 +78,7 @@ void CowFile::lock() {
     struct flock lock = whole_file(F_WRLCK);
     if (::fcntl(fd_, F_OFD_SETLK, &lock) == 0) return;
     if (errno == EAGAIN || errno == EACCES) {
-        throw Refusal{fmt::format("{} is in use: nothing was changed", path_), "remove the snapshot that has it first (udm remove NAME), or end udmd"};
+        throw in_use_by_others(path_);
     }
     throw Refusal{fmt::format("{} cannot be locked: {}", path_, std::strerror(errno))};
 }
