@@ -1,6 +1,8 @@
 // snapshot.diff and the questions of exports, over the real engine; and questions that cross reactors.
 #include "ctl/changes.hpp"
 
+#include <set>
+
 #include "ctl/record_disk.hpp"
 #include "test/unit/ctl_world.hpp"
 
@@ -79,6 +81,25 @@ TEST_F(ChangesTest, AnExportIsAskedOfWhateverSharesItsDisk) {
     for (const char* name : {"udm:changed/a b", "udm:changed/%61%20b", "udm:changed/second", "udm:changed/other", "udm:changed/", "udm:vol",
                              "udm:changed/%", "udm:changed/nobody"}) {
         EXPECT_FALSE(questions->has(name)) << name;
+    }
+}
+
+// Snapshots of a base that nobody writes are spread over the reactors (decision 18).
+TEST_F(ChangesTest, SnapshotsOnDifferentReactorsAreCompared) {
+    for (std::uint64_t i = 0; i < 12; ++i) {
+        const std::string name = "s" + std::to_string(i);
+        create(name, "0 2048 snapshot " + disk + " " + file("cow" + std::to_string(i), 2 << 20) + " P 8");
+        ASSERT_EQ(write(name, (i + 1) * 80, 'A'), IoStatus::ok);
+    }
+    std::set<unsigned> homes;
+    for (std::uint64_t i = 0; i < 12; ++i) homes.insert(info("s" + std::to_string(i))["home"].get<unsigned>());
+    ASSERT_EQ(homes.size(), 2u);
+    for (std::uint64_t i = 0; i < 12; ++i) {
+        for (std::uint64_t j = i + 1; j < 12; ++j) {
+            const Json expected = {{(i + 1) * 80 * 512, 4096}, {(j + 1) * 80 * 512, 4096}};
+            EXPECT_EQ(extents("s" + std::to_string(i), "s" + std::to_string(j)), expected) << i << " " << j;
+            EXPECT_EQ(extents("s" + std::to_string(j), "s" + std::to_string(i)), expected) << j << " " << i;
+        }
     }
 }
 
