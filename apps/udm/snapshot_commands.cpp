@@ -1,7 +1,8 @@
-// udm snapshot take, drop, list; diff is in diff_command.cpp.
+// udm snapshot take, drop, merge, list; diff is in diff_command.cpp.
 #include <fmt/format.h>
 
 #include "apps/udm/commands.hpp"
+#include "apps/udm/merge_command.hpp"
 #include "apps/udm/text.hpp"
 #include "ctl/client_table.hpp"
 
@@ -12,8 +13,8 @@ constexpr const char* kConsistency =
     "Crash-consistent: what a power cut at this instant would have left. A file system replays its journal "
     "when it is mounted.\n";
 constexpr const char* kRedirected =
-    "The still image is the base now: the volume's writes go to its store and need no copies. It stays as "
-    "long as the volume does.\n";
+    "The still image is the base now: the volume's writes go to its store and need no copies. Dropping it "
+    "merges what was written since into it.\n";
 
 struct Take {
     std::vector<std::string> origins;
@@ -94,12 +95,15 @@ void list(Context& context, const std::string& origin, bool names_only) {
     context.print(snapshots, columns.text());
 }
 
-void drop(Context& context, const std::vector<std::string>& names, bool unexport) {
+void drop(Context& context, const std::vector<std::string>& names, bool unexport, bool background) {
     Json dropped = Json::array();
     for (const std::string& name : names) {
         if (unexport) context.call("export.remove", {{"device", name}}, "letting clients of " + name + " go");
         Json one = context.call("snapshot.drop", {{"snapshot", name}}, "dropping " + name);
-        if (!context.json) {
+        const std::string device = one.value("merging", "");
+        if (!device.empty() && (background || !wait_for_merge(context, name, device))) {
+            context.note(fmt::format("{} goes when what was written since is merged into it, behind the scenes", name));
+        } else if (!context.json) {
             const Json cow = one.value("cow", Json{});
             context.print({}, cow.is_string()
                                   ? fmt::format("{} dropped, with {}", name, cow.get<std::string>())
@@ -140,7 +144,16 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
     auto* dropping = snapshot->add_subcommand("drop", "Drop snapshots and their stores");
     dropping->add_option("SNAPSHOT", *names)->required();
     dropping->add_flag("--unexport", *unexport, "End their exports first");
-    dropping->callback([names, unexport, &context] { drop(context, *names, *unexport); });
+    auto background = std::make_shared<bool>(false);
+    dropping->add_flag("--background", *background, "Do not wait for the merge that dropping a still image takes");
+    dropping->callback([=, &context] { drop(context, *names, *unexport, *background); });
+
+    auto merged = std::make_shared<std::string>();
+    auto* merging = snapshot->add_subcommand("merge", "Make a volume what its snapshot is, and end the snapshot");
+    merging->add_option("SNAPSHOT", *merged)->required();
+    merging->add_flag("--unexport", *unexport, "End its exports first");
+    merging->add_flag("--background", *background, "Do not wait: the volume reads as the snapshot at once");
+    merging->callback([=, &context] { merge_snapshot(context, *merged, *unexport, *background); });
 
     auto name = std::make_shared<std::string>();
     auto* listing = snapshot->add_subcommand("list", "List snapshots, and how full their stores are");

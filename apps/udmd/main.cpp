@@ -160,6 +160,7 @@ int serve(const Options& options, Background& background) {
     devices.restore();
     exports.restore(ctl::kRestorePatience);
     devices.remove_unused();
+    api.go_on();
     server.serve();
     PidFile pid_file{options.pid_file};
     if (!pid_file.write()) ctl::log_error("", "cannot write {}: {}", options.pid_file, std::strerror(errno));

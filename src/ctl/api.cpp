@@ -266,6 +266,11 @@ void Api::add_snapshot_methods() {
         p.end();
         return snapshots_.drop(key);
     });
+    add("snapshot.merge", [this](Params& p) {
+        const DeviceKey key = p.device("snapshot");
+        p.end();
+        return snapshots_.merge(key);
+    });
     add("snapshot.list", [this](Params& p) {
         const auto origin = p.device_if("origin");
         const Page page{p};

@@ -24,6 +24,8 @@ class Api final : public Service {
 
     Answer call(std::string_view method, const Json& params, Caller& caller) override;
     std::vector<std::string> method_names() const;
+    // Once all that the state has is up: what was under way at the end of the last daemon goes on.
+    void go_on() { snapshots_.go_on(); }
 
   private:
     using Handler = std::function<Answer(Params&, Caller&)>;

@@ -123,6 +123,7 @@ class Devices {
     State& state() noexcept { return state_; }
     LostStoreList& lost_stores() noexcept { return lost_; }
     Worker& worker() noexcept { return worker_; }
+    EventHub& hub() noexcept { return hub_; }
     std::string name_of(const Record& record) const;
 
     struct Locked {
@@ -183,5 +184,6 @@ class Devices {
 // others.
 std::string snapshot_base(const TableLine& line);
 std::string snapshot_cow(const TableLine& line);  // of snapshot and snapshot-merge
+bool writes_base(const TableLine& line);          // snapshot-origin and snapshot-merge: all snapshots must be there first
 
 }  // namespace udm::ctl

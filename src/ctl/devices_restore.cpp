@@ -84,6 +84,7 @@ void Devices::restore() {
             const std::lock_guard lock{registry_.mutex};
             record->settings = value.value("settings", Json::object());
             registry_.note_snapshot_locked(*record, value.value("snapshot", Json{}));
+            record->merging = value.value("merging", Json{});
             record->internal = value.value("internal", false);
             record->still = value.value("still", false);
             record->deferred_remove = value.value("deferred", false);
@@ -140,7 +141,7 @@ std::vector<RecordPtr> Devices::in_order(const std::vector<RecordPtr>& records) 
                         key.minor ? registry_.try_find(key) : find_mapped(registry_, word))
                     visit(lower);
             }
-            if (line.type == "snapshot-origin") {
+            if (writes_base(line)) {
                 for (const RecordPtr& snapshot : snapshots[snapshot_base(line)]) visit(snapshot);
             }
         }
@@ -245,7 +246,7 @@ void Devices::hold(Record& record, const std::string& why) {
 // here on.
 void Devices::mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines) {
     for (const TableLine& line : lines) {
-        if (line.type != "snapshot-origin") continue;
+        if (!writes_base(line)) continue;
         const std::string base = snapshot_base(line);
         std::optional<DiskId> base_id;
         for (const RecordPtr& record : registry_.held()) {
@@ -258,7 +259,7 @@ void Devices::mark_snapshots_stale(const Record& origin, const std::vector<Table
                 why = record->held_because;
             }
             for (const TableLine& theirs : slot.lines) {
-                if (snapshot_cow(theirs).empty()) continue;
+                if (theirs.type != "snapshot") continue;
                 if (!base_id) base_id = identity_of(base);
                 if (snapshot_base(theirs) != base && identity_of(snapshot_base(theirs)) != *base_id) continue;
                 make_stale(

@@ -29,7 +29,6 @@ Job<Result<void>> flush_device(Device* device) {
     co_return fail(static_cast<Errc>(to_errno(status)), std::string{"flush: "} + to_string(status));
 }
 
-bool writes_base(const TableLine& line) { return line.type == "snapshot-merge" || line.type == "snapshot-origin"; }
 bool is_snapshot_line(const TableLine& line) { return line.type == "snapshot" || writes_base(line); }
 
 TableOpener::Bases bases_of(const std::vector<TableLine>& lines) {
@@ -53,6 +52,8 @@ std::string snapshot_base(const TableLine& line) {
     const auto words = words_of(line);
     return words.empty() ? std::string{} : words[0];
 }
+
+bool writes_base(const TableLine& line) { return line.type == "snapshot-origin" || line.type == "snapshot-merge"; }
 
 std::string snapshot_cow(const TableLine& line) {
     if (line.type != "snapshot" && line.type != "snapshot-merge") return {};
@@ -133,6 +134,7 @@ State::Change Devices::change_of(const Record& record, bool resumed) const {
     }
     if (!record.settings.empty()) value["settings"] = record.settings;
     if (!record.snapshot.is_null()) value["snapshot"] = record.snapshot;
+    if (!record.merging.is_null()) value["merging"] = record.merging;
     if (record.internal) value["internal"] = true;
     if (record.still) value["still"] = true;
     if (record.deferred_remove) value["deferred"] = true;

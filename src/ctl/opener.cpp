@@ -178,7 +178,8 @@ Result<std::unique_ptr<OpenDevice>> TableOpener::open_mapped(const RecordPtr& lo
     {
         const std::lock_guard lock{config_.registry.mutex};
         lower_home = lower->home;
-        read_only = lower->still || (lower->live && lower->live->read_only);
+        // (A merge writes the image that it makes an end of.)
+        read_only = (lower->still && lower->merging.is_null()) || (lower->live && lower->live->read_only);
     }
     if (mode == OpenMode::write && read_only)
         return fail(Errc::denied, fmt::format("{} is read-only", words));

@@ -66,6 +66,8 @@ class Record {
     // What snapshot.take noted about a snapshot; null otherwise. Set by Registry::note_snapshot_locked().
     Json snapshot;
     std::optional<std::uint32_t> snapshot_of;  // the number of its origin, as noted
+    // What is to be done when its merge is done, or, of a still image, who is merged into it (merging.hpp); null otherwise.
+    Json merging;
     bool still = false;     // a still image that a redirected volume stands on: nobody writes it
     bool internal = false;  // made by snapshot.take, not by a user
 

@@ -145,15 +145,23 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
     std::size_t next_status = 0;
     for (Listed& one : found) {
         std::string text;
+        bool merges = false;    // into the still image of this entry, which goes then
         if (one.store) {
             const Json& lines = statuses[next_status++];
-            if (!lines.empty() && lines[0]["type"] == "snapshot") text = lines[0]["text"].get<std::string>();
+            if (!lines.empty() && (lines[0]["type"] == "snapshot" || lines[0]["type"] == "snapshot-merge")) text = lines[0]["text"].get<std::string>();
+            merges = !lines.empty() && lines[0]["type"] == "snapshot-merge";
         }
         one.entry.update(describe_status(text));
+        if (merges) one.entry["state"] = text == "Merge failed" ? "merge-failed" : "merging";
         if (one.held) one.entry["state"] = "held";
         list.push_back(std::move(one.entry));
     }
     return list;
+}
+
+Json Snapshots::merge(const DeviceKey& key) {
+    const std::lock_guard taking{one_at_a_time_};
+    return merging_.merge(devices_.registry().find(key));
 }
 
 Json Snapshots::drop(const DeviceKey& key) {
@@ -174,13 +182,9 @@ Json Snapshots::drop(const DeviceKey& key) {
         throw Failure{Errc::bad_argument,
                       fmt::format("{} is no snapshot; `udm remove` removes devices", name), name};
     if (noted.is_object() && noted.value("redirect", false)) {
-        const auto users = registry.users_of(*record);
-        if (!users.empty()) {
-            throw Failure{Errc::busy,
-                          fmt::format("{} is the base of {}: to drop it, what was written since would have "
-                                      "to be merged down into it, which this version cannot do",
-                                      name, users[0]),
-                          name};
+        if (!registry.users_of(*record).empty()) {
+            Json begun = merging_.merge_down(record);
+            return {{"dropped", name}, {"cow", begun["cow"]}, {"merging", begun["device"]}};
         }
     }
     devices_.remove(key, false, false);

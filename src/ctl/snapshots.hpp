@@ -20,12 +20,13 @@
 #include <vector>
 
 #include "ctl/devices.hpp"
+#include "ctl/merging.hpp"
 
 namespace udm::ctl {
 
 class Snapshots {
   public:
-    explicit Snapshots(Devices& devices) : devices_{devices} {}
+    explicit Snapshots(Devices& devices) : devices_{devices}, merging_{devices} {}
 
     struct Wanted {
         DeviceKey origin;
@@ -42,7 +43,10 @@ class Snapshots {
     };
     // All throw Failure.
     Json take(const Request& request);
-    Json drop(const DeviceKey& key);
+    Json drop(const DeviceKey& key);    // of a still image: merges down what stands on it, and returns when that has begun
+    Json merge(const DeviceKey& key);
+    // After a restart.
+    void go_on() { merging_.find_unfinished(); }
     // By name: those after `after`, `most` of them.
     Json list(const std::optional<DeviceKey>& origin, const std::optional<std::string>& after = {},
               std::uint64_t most = ~std::uint64_t{0}) const;
@@ -52,6 +56,7 @@ class Snapshots {
     struct Listed;
     std::optional<Listed> listed(const RecordPtr& record) const;
     Devices& devices_;
+    Merging merging_;
     std::mutex one_at_a_time_;  // a take locks several devices
 };
 

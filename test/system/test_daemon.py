@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -314,6 +315,7 @@ def test_only_root_and_the_group_are_answered(folder):
 def test_a_user_has_a_daemon_of_his_own(folder):
     os.chown(folder, 1000, 1000)
     daemon = udmtest.Daemon(folder)
+    daemon.command[0] = shutil.copy(daemon.command[0], folder)  # the tree may be where others cannot look
     with open(daemon.log, "ab") as log:
         daemon.process = subprocess.Popen(daemon.command, user=1000, group=1000, extra_groups=[], stdout=log, stderr=log)
     try:

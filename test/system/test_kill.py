@@ -20,7 +20,7 @@ KILLS = int(os.environ.get("UDM_KILLS", "5"))
 SEED = int(os.environ.get("UDM_KILL_SEED", str(random.randrange(1 << 30))))
 SIZE = 32 << 20
 CHUNKS = (4096, 16384)
-LAYERS = 12  # of a redirected volume; they are not dropped here
+LAYERS = 12  # of a redirected volume
 
 
 class Story:
@@ -36,6 +36,7 @@ class Story:
         self.journal = os.path.join(folder, "journal")
         self.names = iter(f"snap{i}" for i in range(10_000))
         self.snapshots = {}  # name -> URI
+        self.merging = set()  # still images that go when the layer above is merged into them
         self.load = None
 
     def __enter__(self):
@@ -83,8 +84,23 @@ class Story:
         self.daemon.rpc("snapshot.drop", snapshot=name)
         del self.snapshots[name]
 
+    def merge_down(self, name):
+        """Slowly, so that the next kills find it under way (the rate ends with the daemon)."""
+        self.load.ask(f"drop {name}")
+        self.daemon.unexport(name)
+        device = self.daemon.rpc("snapshot.drop", snapshot=name)["merging"]
+        try:
+            self.daemon.rpc("device.message", device=device, sector=0, message="set merge_rate 256K")
+        except udmtest.RpcError:
+            pass  # it is done already
+        del self.snapshots[name]
+        self.merging.add(name)
+
     def listed(self):
-        return {s["snapshot"]: s for s in self.daemon.rpc("snapshot.list")}
+        """Without what is on its way out."""
+        listed = {s["snapshot"]: s for s in self.daemon.rpc("snapshot.list")}
+        self.merging &= set(listed)
+        return {name: s for name, s in listed.items() if name not in self.merging}
 
     # ----------------------------------------------------------------------------------------- kills
     def kill_and_start(self):
@@ -127,8 +143,13 @@ def test_nothing_promised_is_lost_when_the_daemon_is_killed(folder, way):
     with Story(folder, choices, redirect=way == "redirected") as story:
         story.take()
         story.take()
+        if story.redirect:
+            story.take()
+        merges = 0  # under way at a kill
         for kill in range(KILLS):
             story.load.wait_for_writes(choices.randrange(50, 3000))
+            story.listed()
+            merges += bool(story.merging)
             if kill % 3 == 1 and len(story.snapshots) < LAYERS:
                 story.kill_within_take()
             else:
@@ -140,9 +161,15 @@ def test_nothing_promised_is_lost_when_the_daemon_is_killed(folder, way):
             if len(story.snapshots) > 3 and not story.redirect:
                 story.load.wait_for_writes(choices.randrange(50, 500))
                 story.drop(choices.choice(sorted(story.snapshots)))
+            if story.redirect and len(story.snapshots) > 2 and not story.merging:
+                story.load.wait_for_writes(choices.randrange(50, 500))
+                story.merge_down(choices.choice(sorted(story.snapshots)))
             if kill % 8 == 7:
                 story.load.ask("verify")
         story.load.wait_for_writes(1000)
+        if story.redirect:
+            assert merges, "no kill came in the middle of a merge"
+            udmtest.wait_until(lambda: story.listed() and not story.merging, "the last merge to end", 60)
         counters = story.load.finish()
         assert counters["losses"] == KILLS
         assert all(s["state"] == "active" for s in story.listed().values())

@@ -58,6 +58,28 @@ def test_snapshot_usage_of_a_store_that_is_full(stack, kind, written, word):
         assert origin.read(0, 512)[:1] == (b"n" if written == "vol" else b"\0")
 
 
+def test_snapshot_usage_of_an_exabyte(daemon, folder):
+    """In chunks of 1 MiB: with those of 4 KiB a volume may have 4 PiB, which is said when it has more."""
+    sectors, chunk = 1 << 51, 2048
+    make_file(f"{folder}/snap.cow", 64 * MIB)
+    daemon.udmsetup("create", "huge", "--table", f"0 {sectors} zero")
+    make_file(f"{folder}/small.cow", 8 * MIB)
+    small = daemon.udmsetup("create", "snap", "--table", f"0 {sectors} snapshot udm:huge {folder}/small.cow P 8", check=False)
+    assert small.returncode == 1 and "1099511627776 chunks" in small.stderr
+    daemon.udmsetup("create", "snap", "--table", f"0 {sectors} snapshot udm:huge {folder}/snap.cow P {chunk}")
+    with Volume(daemon, "snap") as snapshot:
+        assert snapshot.size == sectors * SECTOR
+        for offset in (0, (sectors // 2 - 8) * SECTOR, (sectors - 8) * SECTOR):
+            snapshot.write(offset, b"far".ljust(4096, b"."))
+        snapshot.flush()
+    daemon.udmsetup("remove", "snap")
+    daemon.udmsetup("create", "snap", "--table", f"0 {sectors} snapshot udm:huge {folder}/snap.cow P {chunk}")
+    assert daemon.udmsetup("status", "snap").stdout == f"0 {sectors} snapshot {5 * chunk}/{64 * MIB // SECTOR} {2 * chunk}\n"
+    with Volume(daemon, "snap") as snapshot:
+        assert snapshot.read((sectors - 8) * SECTOR, 4096) == b"far".ljust(4096, b".")
+        assert snapshot.read((sectors - 16) * SECTOR, 4096) == bytes(4096)
+
+
 # ------------------------------------------------------------------------------------ snapshot-maxsize
 def test_snapshot_maxsize_holds_the_whole_origin(stack):
     stack.take("snap", cow_size=store_for(SIZE))

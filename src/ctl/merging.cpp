@@ -1,0 +1,379 @@
+#include "ctl/merging.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/parse.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/log.hpp"
+#include "ctl/opener.hpp"
+
+namespace udm::ctl {
+namespace {
+
+// The operation locks of two devices, in the order of their serials.
+std::vector<std::unique_lock<std::mutex>> lock_both(const RecordPtr& a, const RecordPtr& b) {
+    std::vector<std::unique_lock<std::mutex>> locks;
+    const bool in_order = !b || a->serial < b->serial;
+    for (const RecordPtr* each : {in_order ? &a : &b, in_order ? &b : &a}) {
+        if (*each) locks.emplace_back((*each)->operation);
+    }
+    return locks;
+}
+
+RecordPtr find_minor(const Registry& registry, const Json& minor) {
+    DeviceKey key;
+    key.minor = minor.get<std::uint32_t>();
+    return registry.try_find(key);
+}
+
+}  // namespace
+
+// One table for another: `merging` gets snapshot-merge, and `leaving`, if it goes now, gives its store away.
+struct Merging::Switch {
+    RecordPtr merging;
+    RecordPtr leaving;
+    RecordPtr still;       // what it is merged into, if that goes at the end
+    std::string name;      // of the snapshot
+    TableLine line;
+    SlotText before;       // of `merging`
+    std::map<std::string, std::uint32_t> minors;
+    Json noted;
+};
+
+Merging::~Merging() {
+    if (!watched_.empty()) devices_.hub().remove(*this);
+}
+
+// --- beginning ------------------------------------------------------------------------------------------------------
+
+Json Merging::merge(const RecordPtr& snapshot) {
+    Registry& registry = devices_.registry();
+    RecordPtr volume;
+    std::string base;
+    Json of_snapshot;
+    {
+        const std::lock_guard lock{registry.mutex};
+        of_snapshot = snapshot->snapshot;
+        if (snapshot->live && snapshot->live->lines.size() == 1) base = snapshot_base(snapshot->live->lines[0]);
+    }
+    if (of_snapshot.is_object() && of_snapshot.contains("origin")) volume = find_minor(registry, of_snapshot["origin"]);
+    for (const RecordPtr& other : volume ? std::vector<RecordPtr>{} : registry.all()) {    // one that was made by hand
+        const std::lock_guard lock{registry.mutex};
+        if (!other->live || other->live->lines.size() != 1 || other->live->lines[0].type != "snapshot-origin") continue;
+        if (snapshot_base(other->live->lines[0]) == base) volume = other;
+    }
+    const std::string name = devices_.name_of(*snapshot);
+    if (!volume || volume == snapshot) {
+        throw Failure{Errc::bad_argument, fmt::format("no volume stands on the origin of {}: there is nothing to merge it into", name), name};
+    }
+    const auto locks = lock_both(snapshot, volume);
+    devices_.check_there(*snapshot);
+    devices_.check_there(*volume);
+    Switch change{.merging = volume, .leaving = snapshot, .still = nullptr, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
+    {
+        const std::lock_guard lock{registry.mutex};
+        const auto refuse = [&](std::string why) { return Failure{Errc::bad_argument, std::move(why), name}; };
+        if (!snapshot->live || snapshot->live->lines.size() != 1 || snapshot->live->lines[0].type != "snapshot") {
+            throw refuse(fmt::format("{} is no snapshot with a store of its own", name));
+        }
+        if (!volume->live || volume->live->lines.size() != 1 || volume->live->lines[0].type != "snapshot-origin") {
+            throw refuse(fmt::format("{} is no snapshot-origin now: has it a merge under way? Then wait for its end", volume->name));
+        }
+        if (volume->inactive || volume->suspended) {
+            throw refuse(fmt::format("{} is suspended or has a table that waits to be resumed; resume or clear it first", volume->name));
+        }
+        if (snapshot->exports != 0 || snapshot->table_opens != 0) {
+            throw Failure{Errc::busy, fmt::format("{} is in use; end its exports first: udm unexport {}", name, name), name};
+        }
+        change.before = *volume->live;
+        change.line = snapshot->live->lines[0];
+        change.line.type = "snapshot-merge";
+        change.minors = snapshot->live->minors;
+        change.minors.insert(volume->live->minors.begin(), volume->live->minors.end());
+        change.noted = {{"snapshot", name},
+                        {"volume", volume->minor},
+                        {"cow", of_snapshot.is_object() ? of_snapshot.value("cow", "") : snapshot_cow(change.line)},
+                        {"made", of_snapshot.is_object() && of_snapshot.value("made", false)},
+                        {"taken", of_snapshot.is_object() ? of_snapshot.value("taken", Json{}) : Json{}},
+                        {"then", json_of_lines(change.before.lines)},
+                        {"minors", change.before.minors}};
+    }
+    registry.begin_removal(*snapshot);
+    return begin(change);
+}
+
+Json Merging::merge_down(const RecordPtr& still) {
+    Registry& registry = devices_.registry();
+    const std::string name = devices_.name_of(*still);
+    RecordPtr layer;
+    {
+        Json noted;
+        {
+            const std::lock_guard lock{registry.mutex};
+            noted = still->snapshot;
+        }
+        if (noted.is_object() && noted.contains("layer")) layer = find_minor(registry, noted["layer"]);
+    }
+    if (!layer) throw Failure{Errc::bad_argument, fmt::format("{} is no still image of a redirected volume", name), name};
+    const auto locks = lock_both(still, layer);
+    devices_.check_there(*still);
+    devices_.check_there(*layer);
+    const std::string layer_name = devices_.name_of(*layer);
+    for (const std::string& user : registry.users_of(*still)) {
+        if (user != layer_name) {
+            throw Failure{Errc::busy, fmt::format("{} stands on {}, too: remove it first", user, name), name};
+        }
+    }
+    Switch change{.merging = layer, .leaving = nullptr, .still = still, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
+    SlotText of_still;
+    {
+        const std::lock_guard lock{registry.mutex};
+        const auto busy = [&](std::string why) { return Failure{Errc::busy, std::move(why), name}; };
+        if (still->exports != 0) throw busy(fmt::format("{} is in use; end its exports first: udm unexport {}", name, name));
+        if (!layer->live || layer->live->lines.size() != 1 || layer->live->lines[0].type != "snapshot") {
+            throw busy(fmt::format("what stands on {} is being merged already", name));
+        }
+        if (!still->live || !still->merging.is_null()) throw busy(fmt::format("{} is being merged into what it stands on; drop it when that is done", name));
+        if (layer->inactive || still->inactive) throw busy(fmt::format("{} has a table that waits to be resumed; resume or clear it first", name));
+        of_still = *still->live;
+        change.before = *layer->live;
+        change.line = change.before.lines[0];
+        change.line.type = "snapshot-merge";
+        change.minors = change.before.minors;
+        change.noted = {{"snapshot", name},
+                        {"volume", still->snapshot.value("origin", 0u)},
+                        {"cow", layer->snapshot.is_object() ? layer->snapshot.value("cow", "") : ""},
+                        {"made", layer->snapshot.is_object() && layer->snapshot.value("made", false)},
+                        {"taken", still->snapshot.value("taken", Json{})},
+                        {"still", still->minor},
+                        {"then", json_of_lines(of_still.lines)},
+                        {"minors", of_still.minors}};
+    }
+    if (of_still.read_only) {    // it is written now
+        devices_.load_step(still, of_still.lines, false, of_still.minors);
+        try {
+            devices_.resume_step(still);
+        } catch (...) {
+            devices_.clear_step(*still);
+            throw;
+        }
+    }
+    return begin(change);
+}
+
+// The state first: what a crash leaves of a merge is half a merge, which only going on with it mends.
+Json Merging::begin(Switch& change) {
+    const RecordPtr& merging = change.merging;
+    Registry& registry = devices_.registry();
+    const auto note = [&](Json what) {
+        const std::lock_guard lock{registry.mutex};
+        if (change.still) change.still->merging = what.is_null() ? Json{} : Json{{"layer", merging->minor}};
+        merging->merging = std::move(what);
+    };
+    bool committed = false, suspended = false;
+    try {
+        note(change.noted);
+        devices_.load_step(merging, {change.line}, change.before.read_only, change.minors);
+        std::vector<State::Change> changes{devices_.change_of(*merging, true)};
+        if (change.leaving) changes.push_back(Devices::removal_of(*change.leaving));
+        if (change.still) changes.push_back(devices_.change_of(*change.still));
+        devices_.commit(changes);
+        committed = true;
+        if (change.leaving) {
+            devices_.suspend_step(*change.leaving, {});
+            suspended = true;
+        }
+        devices_.resume_step(merging);
+    } catch (const std::exception& error) {
+        log_error(devices_.name_of(*merging), "merging {}: {}", change.name, error.what());
+        note(nullptr);
+        const auto attempt = [&](auto step) {
+            try {
+                step();
+            } catch (const std::exception& again) {
+                log_error(devices_.name_of(*merging), "taking it back: {}", again.what());
+            }
+        };
+        bool swapped = false;
+        {
+            const std::lock_guard lock{registry.mutex};
+            swapped = merging->live && merging->live->lines.size() == 1 && merging->live->lines[0].type == "snapshot-merge";
+        }
+        attempt([&] {
+            if (swapped) devices_.load_step(merging, change.before.lines, change.before.read_only, change.before.minors);
+            else devices_.clear_step(*merging);
+        });
+        attempt([&] { devices_.resume_step(merging); });
+        if (change.leaving) {
+            registry.undo_removal(*change.leaving);
+            if (suspended) attempt([&] { devices_.resume_step(change.leaving); });
+        }
+        if (committed) {
+            std::vector<State::Change> changes{devices_.change_of(*merging)};
+            if (change.leaving) changes.push_back(devices_.change_of(*change.leaving));
+            if (change.still) changes.push_back(devices_.change_of(*change.still));
+            attempt([&] { devices_.commit(changes); });
+        }
+        throw;
+    }
+    if (change.leaving) {
+        registry.free_names(*change.leaving);
+        devices_.destroy_step(*change.leaving);
+    }
+    devices_.publish(*merging, "table", "merging " + change.name);
+    log_info(devices_.name_of(*merging), "merging {}", change.name);
+    const RecordPtr volume = find_minor(registry, change.noted["volume"]);
+    const std::string cow = change.noted["cow"];
+    watch(merging);
+    devices_.worker().post([this, merging] { look(merging); });    // it may have been quick
+    return {{"snapshot", change.name}, {"into", volume ? Json(devices_.name_of(*volume)) : Json(nullptr)}, {"cow", cow}, {"device", devices_.name_of(*merging)}};
+}
+
+// --- ending ---------------------------------------------------------------------------------------------------------
+
+void Merging::find_unfinished() {
+    for (const RecordPtr& record : devices_.registry().all()) {
+        {
+            const std::lock_guard lock{devices_.registry().mutex};
+            if (!record->merging.contains("then")) continue;
+        }
+        watch(record);
+        devices_.worker().post([this, record] { look(record); });
+    }
+}
+
+void Merging::watch(const RecordPtr& record) {
+    const std::lock_guard subscribing{subscribing_};
+    bool first = false;
+    {
+        const std::lock_guard lock{mutex_};
+        first = watched_.empty();
+        watched_.emplace(record->serial, record);
+    }
+    if (first) devices_.hub().add(*this);
+}
+
+void Merging::forget(const RecordPtr& record) {
+    const std::lock_guard subscribing{subscribing_};
+    bool last = false;
+    {
+        const std::lock_guard lock{mutex_};
+        last = watched_.erase(record->serial) != 0 && watched_.empty();
+    }
+    if (last) devices_.hub().remove(*this);
+}
+
+void Merging::event(const Event& event, const std::string&) noexcept {
+    RecordPtr record;
+    {
+        const std::lock_guard lock{mutex_};
+        const auto found = watched_.find(event.serial);
+        if (found == watched_.end()) return;
+        record = found->second;
+    }
+    devices_.worker().post([this, record] { look(record); });
+}
+
+bool Merging::is_merged(const Record& record) const {
+    DeviceKey key;
+    key.minor = record.minor;
+    const Json lines = devices_.status(key, false);
+    if (lines.size() != 1 || lines[0]["type"] != "snapshot-merge") return false;
+    // As LVM tells: what is allocated is metadata only.
+    const std::string text = lines[0]["text"];
+    const std::size_t slash = text.find('/'), space = text.find(' ');
+    if (slash == std::string::npos || space == std::string::npos) return false;
+    return text.substr(0, slash) == text.substr(space + 1);
+}
+
+// On the worker's thread. Whatever has happened: is it time to end?
+void Merging::look(const RecordPtr& record) {
+    Json noted;
+    RecordPtr still;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        noted = record->merging;
+    }
+    if (noted.is_object() && noted.contains("still")) still = find_minor(devices_.registry(), noted["still"]);
+    const auto locks = lock_both(record, still);
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        if (record->gone || record->merging.is_null()) {
+            noted = nullptr;
+        } else if (record->live && record->live->lines.size() == 1 && record->live->lines[0].type != "snapshot-merge") {
+            record->merging = nullptr;    // somebody loaded another table: it is theirs now
+            noted = nullptr;
+        } else if (record->inactive || record->suspended) {
+            return;    // somebody is at work on it; its resume is an event, too
+        }
+    }
+    if (noted.is_null()) return forget(record);
+    try {
+        if (is_merged(*record)) finish(record, noted);
+    } catch (const std::exception& error) {
+        log_error(devices_.name_of(*record), "{} is merged, but its table cannot be put back: {}; it can be used as it is, and a restart or "
+                  "`udmsetup suspend` and `resume` tries again", noted.value("snapshot", ""), error.what());
+    }
+}
+
+// The state after the tables: until then it says a merge with nothing left to merge, which is the same.
+void Merging::finish(const RecordPtr& record, const Json& noted) {
+    Registry& registry = devices_.registry();
+    const RecordPtr still = noted.contains("still") ? find_minor(registry, noted["still"]) : nullptr;
+    const auto lines = lines_of_json(noted["then"]);
+    const auto minors = noted["minors"].is_null() ? std::map<std::string, std::uint32_t>{}
+                                                  : noted["minors"].get<std::map<std::string, std::uint32_t>>();
+    bool read_only = false;
+    {
+        const std::lock_guard lock{registry.mutex};
+        read_only = record->live && record->live->read_only;
+    }
+    devices_.load_step(record, lines, read_only, minors);
+    try {
+        devices_.suspend_step(*record, {});
+        if (still) devices_.suspend_step(*still, {});    // its store moves to the layer
+        devices_.resume_step(record);
+    } catch (...) {
+        if (still) devices_.resume_step(still);
+        throw;
+    }
+    std::vector<State::Change> changes;
+    {
+        const std::lock_guard lock{registry.mutex};
+        record->merging = nullptr;
+        if (still && record->snapshot.is_object()) {    // it has the store of the image that goes
+            record->snapshot["cow"] = still->snapshot.value("cow", "");
+            record->snapshot["made"] = still->snapshot.value("made", false);
+        }
+    }
+    changes.push_back(devices_.change_of(*record));
+    if (const RecordPtr below = still ? find_mapped(registry, snapshot_base(lines[0])) : nullptr) {    // a still image, too
+        {
+            const std::lock_guard lock{registry.mutex};
+            if (below->snapshot.is_object() && below->snapshot.contains("layer")) below->snapshot["layer"] = record->minor;
+        }
+        changes.push_back(devices_.change_of(*below));
+    }
+    if (still) {
+        registry.begin_removal(*still);
+        changes.push_back(Devices::removal_of(*still));
+    }
+    devices_.commit(changes);
+    if (still) {
+        registry.free_names(*still);
+        devices_.destroy_step(*still);
+    }
+    if (const std::string cow = noted.value("cow", ""); noted.value("made", false) && !cow.empty()) {
+        ::unlink(cow.c_str());
+        devices_.lost_stores().forget_words(quote_word(cow));
+    }
+    const std::string name = noted.value("snapshot", "");
+    log_info(devices_.name_of(*record), "{} is merged", name);
+    devices_.publish(*record, "table", name + " is merged");
+    forget(record);
+}
+
+}  // namespace udm::ctl
