@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 import pattern
+from udmtest import wait_until
 from volume import Volume
 
 FIXTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernel-6.1")
@@ -53,6 +54,7 @@ class Player:
         self.paths = {name: os.path.join(folder, name + ".img") for name in fixture.disks}
         self.volumes = {}
         self.compared = 0
+        self.merging = False  # from a merge's beginning on numbers are those of the moment, and what is there is judged by its content
 
     def expect(self, got, wanted, line):
         assert got == wanted, f"after: {line}"
@@ -60,6 +62,7 @@ class Player:
 
     def with_our_words(self, text):
         """The kernel prints MAJ:MIN where udm prints the word of the table."""
+        text = re.sub(r"(?<!\S)253:0(?!\S)", "/dev/mapper/slow", text)
         for name, (number, _) in self.fixture.disks.items():
             text = re.sub(rf"(?<!\S){re.escape(number)}(?!\S)", self.paths[name], text)
         return text
@@ -83,7 +86,12 @@ class Player:
                 table = words[5]
                 for name, path in self.paths.items():
                     table = table.replace("/dev/disk/" + name, path)
+                self.merging |= "snapshot-merge" in table
                 self.daemon.create(words[3], table)
+            elif words[:3] == ["$", "dmsetup", "suspend"]:
+                self.daemon.udmsetup("suspend", words[3])
+            elif words[:3] == ["$", "dmsetup", "status"] and self.merging:
+                self.status_of_a_merge(words[3], following)
             elif words[:2] == ["$", "dmsetup"] and words[2] in ("table", "status"):
                 self.expect(getattr(self.daemon, words[2])(words[3]) + "\n", self.with_our_words(following) + "\n", line)
             elif words[:3] == ["$", "dmsetup", "remove"]:
@@ -95,6 +103,15 @@ class Player:
                 self.expect(self.volume(name).can_read(), "error" not in following, line)
             else:
                 assert words[0] in ("kept", "dd:", "0", "(exit") or line.startswith("write failed"), f"what is this: {line}"
+
+    def status_of_a_merge(self, name, wanted):
+        used, total, metadata = map(int, re.split("[ /]", wanted.split(None, 3)[3]))
+        if used == metadata:
+            wait_until(lambda: self.daemon.status(name) == wanted, "the merge's end")
+            self.compared += 1
+        else:
+            now = self.daemon.status(name).split(None, 3)[3]
+            assert re.fullmatch(rf"\d+/{total} {metadata}", now), now
 
     def write(self, seed, first, count, where, fails, line):
         if where in self.paths:
@@ -109,12 +126,15 @@ class Player:
             self.expect(self.volume("s").sha256(), wanted, line)
         elif label == "mapped-origin":
             self.expect(self.volume("o").sha256(), wanted, line)
-        elif label in ("origin-at-start", "origin.img"):
+        elif label == "mapped-merged":
+            self.expect(self.volume("g").sha256(), wanted, line)
+        elif label in ("origin-at-start", "origin.img", "origin-merged"):
             self.expect(sha256_of_file(self.paths["origin"]), wanted, line)
         elif label == "cow-new.img":    # says all that a new store has: a header, and one empty area
             self.expect(sha256_of_file(self.paths["cow"]), wanted, line)
         else:
-            assert label == "cow.img", f"what is {label}"    # chunks may lie elsewhere in ours
+            # Chunks may lie elsewhere in ours, and a merge stop elsewhere.
+            assert label in ("cow.img", "cow-part-merged.img", "origin-part-merged.img", "cow-merged.img"), f"what is {label}"
 
     def close(self):
         for volume in self.volumes.values():
@@ -153,3 +173,26 @@ def test_the_same_steps_give_the_kernels_answers(fixture, daemon, folder):
             file.truncate(size * pattern.SECTOR)
     player.play(fixture.lines)
     assert player.compared >= 15
+
+
+MERGED = Fixture("snapshot-chunk16-merge")
+
+
+def test_a_merge_that_the_kernel_began_reads_as_the_snapshot(daemon, folder):
+    player = Player(MERGED, daemon, folder)
+    for image in ("origin", "cow"):
+        MERGED.unpack(f"{image}-part-merged", player.paths[image])
+    player.play(MERGED.section("read as a plain snapshot: must be what the snapshot was before"))
+    assert player.compared == 3
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_merge_leaves_the_store_that_the_kernel_leaves(begun, daemon, folder):
+    """Byte for byte: of a COW that the kernel wrote a merge changes the list, and nothing else."""
+    player = Player(MERGED, daemon, folder)
+    for image in ("origin", "cow"):
+        MERGED.unpack(image + "-part-merged" if begun else image, player.paths[image])
+    player.play(MERGED.section("merged to the end"))
+    assert sha256_of_file(player.paths["cow"]) == MERGED.sums["cow-merged.img"]
+    assert sha256_of_file(player.paths["origin"]) == MERGED.sums["origin-merged"]
+    assert player.compared >= 4

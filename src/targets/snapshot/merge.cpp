@@ -76,6 +76,7 @@ Job<void> Merge::run() {
             break;
         }
         batch.active = true;
+        batch.begun = env_.reactor.now();
         copy_status_ = IoStatus::ok;
         copying_ = &batch;
         pump();
@@ -124,7 +125,7 @@ void Merge::store_failed(IoStatus status, const char* doing) noexcept {
 
 // How many exceptions: what may be blocked at a time. With a rate, a quarter of a second's.
 std::uint64_t Merge::batch_size() const noexcept {
-    std::uint64_t bytes = kBatchBytes;
+    std::uint64_t bytes = batch_bytes_;
     if (rate_ != 0) bytes = std::min(bytes, rate_ / 4);
     std::uint64_t entries = std::clamp<std::uint64_t>(bytes / snapshot_.chunk().bytes(), 1, kBatchEntries);
     if (env_.chaos.fires("merge.small_batch")) entries = std::min(entries, 1 + env_.random.below(4));
@@ -168,6 +169,9 @@ Job<void> Merge::commit(Batch* batch) {
             for (const Listed& entry : batch->listed) snapshot_.drop(entry.old_chunk, {1});
             bytes_merged_ += batch->listed.size() * snapshot_.chunk().bytes();
             const Nanoseconds now = env_.reactor.now();
+            const Nanoseconds took = now - batch->begun;
+            if (rate_ == 0 && took < kBatchTime / 2) batch_bytes_ = std::min(2 * batch_bytes_, kBatchBytesMax);
+            if (rate_ == 0 && took > 2 * kBatchTime) batch_bytes_ = std::max(batch_bytes_ / 2, kBatchBytesMin);
             if (now - mark_time_ >= kSecond) {
                 last_rate_ = (bytes_merged_ - mark_bytes_) * kSecond / (now - mark_time_);
                 mark_time_ = now;

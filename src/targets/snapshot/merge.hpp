@@ -1,6 +1,7 @@
 // A merge at work: chunks go from the COW device back to the origin, and their exceptions off the list, from its end.
 //
-// It takes the list's last exceptions as a batch (16 MiB or less), and for each batch:
+// It takes the list's last exceptions as a batch (of 1 to 16 MiB, as much as takes about a tenth of a second: so long may a
+// write wait), and for each batch:
 //   1. reads their chunks from the COW device, sorted as they lie there, in pieces of 512 KiB, many at once, and writes
 //      them to the origin, consecutive chunks in one request, as any write to the origin goes: when the other
 //      snapshots have their exceptions, and no read of theirs is out over these sectors;
@@ -67,7 +68,9 @@ class Merge final : public Store::Failure, Layer {
     void store_failed(IoStatus status, const char* doing) noexcept override;
 
   private:
-    static constexpr std::uint64_t kBatchBytes = std::uint64_t{16} << 20;
+    static constexpr std::uint64_t kBatchBytesMin = std::uint64_t{1} << 20;
+    static constexpr std::uint64_t kBatchBytesMax = std::uint64_t{16} << 20;
+    static constexpr Nanoseconds kBatchTime = 100 * kMillisecond;
     static constexpr std::uint64_t kBatchEntries = 4096;
     static constexpr unsigned kPieces = 16;         // under way at once: 8 MiB of memory
     static constexpr unsigned kWritesMax = 512;     // to the origin, under way at once
@@ -82,6 +85,7 @@ class Merge final : public Store::Failure, Layer {
         Sectors offset{};                    // within sorted[started - 1], for chunks larger than a piece
         bool in_chunk = false;
         bool active = false;
+        Nanoseconds begun = 0;
     };
     struct Piece final : Waiter {
         Merge* merge = nullptr;
@@ -148,6 +152,7 @@ class Merge final : public Store::Failure, Layer {
     unsigned writes_out_ = 0;
     IoStatus copy_status_{IoStatus::ok};
     const char* copy_doing_ = "";
+    std::uint64_t batch_bytes_ = kBatchBytesMin;
     std::uint64_t untaken_ = 0;     // entries of the list that are in no batch
     bool running_ = false;
     bool stopping_ = false;
