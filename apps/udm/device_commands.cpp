@@ -64,6 +64,24 @@ void list(Context& context, bool names_only) {
     context.print(devices, columns.text() + held);
 }
 
+// "merge_left_bytes": 4096 as "merge left 4.0 KiB": the names say the unit.
+std::string detail_lines(const Json& details) {
+    std::string text;
+    for (const auto& [key, value] : details.items()) {
+        std::string name = key;
+        const bool rate = name.ends_with("_bytes_per_second");
+        std::string words = value.dump();
+        if (rate || name.ends_with("_bytes")) {
+            words = human_size(value.get<std::uint64_t>()) + (rate ? "/s" : "");
+            name.resize(name.rfind("_bytes"));
+            if (rate) name += " rate";
+        }
+        std::replace(name.begin(), name.end(), '_', ' ');
+        text += fmt::format("           {} {}\n", name, words);
+    }
+    return text;
+}
+
 void show(Context& context, const std::string& name) {
     Json info = context.call("device.info", {{"device", name}, {"users", true}});
     const bool live = info.value("live_table", false);
@@ -90,6 +108,7 @@ void show(Context& context, const std::string& name) {
                             table[i].value("type", ""), words(table[i]));
         if (i < status.size() && !words(status[i]).empty())
             text += fmt::format("  status   {}\n", words(status[i]));
+        if (i < status.size()) text += detail_lines(status[i].value("details", Json::object()));
     }
     if (info.value("inactive_table", false)) text += "  another table waits for a resume\n";
     if (!users.empty()) text += fmt::format("  used by  {}\n", fmt::join(users, ", "));
@@ -99,7 +118,8 @@ void show(Context& context, const std::string& name) {
                             one.value("read_only", false) ? " (read-only)" : "", clients,
                             clients == 1 ? "" : "s");
     }
-    for (const auto& [key, value] : info.value("settings", Json::object()).items()) {
+    const Json settings = info.value("settings", Json::object());    // lives as long as the loop over its items
+    for (const auto& [key, value] : settings.items()) {
         text += fmt::format("  setting  {}={}\n", key,
                             value.is_string() ? value.get<std::string>() : value.dump());
     }

@@ -29,7 +29,8 @@ void add_status_command(CLI::App& app, Context& context) {
         text += state_dir.is_string()
                     ? fmt::format("state kept in {}\n", state_dir.get<std::string>())
                     : "no state is kept: devices are gone when it ends (udmd --state-dir DIR keeps them)\n";
-        for (const auto& [key, value] : status.value("settings", Json::object()).items()) {
+        const Json settings = status.value("settings", Json::object());    // lives as long as the loop over its items
+        for (const auto& [key, value] : settings.items()) {
             text += fmt::format("setting  {}={}\n", key,
                                 value.is_string() ? value.get<std::string>() : value.dump());
         }

@@ -45,6 +45,13 @@ struct TargetDevice {
     Sectors length;    // the part used; checked against the device's size and logical block at load
 };
 
+// Something a target says of itself beyond Linux's words (decision 13), for `udm show` and JSON. The name says the unit:
+// "merge_left_bytes", "merge_bytes_per_second"; without one it is a number or a yes (1).
+struct TargetDetail {
+    std::string_view name;
+    std::uint64_t value;
+};
+
 // All members run on the home reactor unless it says otherwise.
 class Target : public Layer {
   public:
@@ -85,7 +92,8 @@ class Target : public Layer {
     virtual void adjust_limits(Limits& limits) const { static_cast<void>(limits); }
     virtual std::string status() const { return {}; }    // dmsetup's INFO, after "start length type "
     virtual std::string table() const = 0;               // the arguments, as dmsetup prints them
-    // Answers with text (possibly none), or fails. Words are as split from the line; at least one.
+    virtual std::vector<TargetDetail> details() const { return {}; }
+    // Answers with text (possibly none), or fails. Also before the table goes live: settings come so (decision 23). Words are as split from the line; at least one.
     virtual Job<Result<std::string>> message(const std::vector<std::string>* words);
 };
 

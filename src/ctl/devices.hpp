@@ -151,6 +151,7 @@ class Devices {
     void remove_locked(const RecordPtr& record);
     bool needed_by_held(const Record& lower) const;
     void replace_by_error(const RecordPtr& record);
+    void tell_settings(const Record& record, Device& device, unsigned home) const;
     void update_after_resume(const RecordPtr& record);
     Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;
 

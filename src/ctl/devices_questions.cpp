@@ -54,6 +54,7 @@ struct ShownLine {
     Extent extent;
     std::string_view type;
     std::string text;
+    std::vector<TargetDetail> details{};
 };
 
 // On the home reactor; `device` is null if it was removed meanwhile.
@@ -64,7 +65,8 @@ void look_at_lines(Device* device, bool inactive, bool arguments, std::vector<Sh
     found.reserve(table->entries().size());
     for (const Table::Entry& entry : table->entries()) {
         found.push_back({entry.extent, entry.type->name(),
-                         arguments ? entry.target->table() : entry.target->status()});
+                         arguments ? entry.target->table() : entry.target->status(),
+                         arguments ? std::vector<TargetDetail>{} : entry.target->details()});
     }
 }
 
@@ -75,6 +77,7 @@ Json json_of_shown(std::vector<ShownLine>& found) {
                          {"length", line.extent.length.v},
                          {"type", line.type},
                          {"text", std::move(line.text)}});
+        for (const TargetDetail& detail : line.details) lines.back()["details"][std::string{detail.name}] = detail.value;
     }
     return lines;
 }

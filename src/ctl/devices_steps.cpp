@@ -40,6 +40,16 @@ TableOpener::Bases bases_of(const std::vector<TableLine>& lines) {
     return bases;
 }
 
+// On the home reactor: a message to all targets of the inactive table.
+Job<Result<void>> tell_targets(Device* device, const std::vector<std::string>* words) {
+    Table* const table = device->inactive();
+    for (std::size_t i = 0; table && table == device->inactive() && i < table->entries().size(); ++i) {
+        auto telling = table->entries()[i].target->message(words);
+        static_cast<void>(co_await telling);
+    }
+    co_return Result<void>{};
+}
+
 // Words that may name a device: identify() is spared for plain numbers and options.
 bool may_be_device(const std::string& word) {
     return word.starts_with('/') || word.find(':') != std::string::npos;
@@ -342,6 +352,19 @@ void Devices::suspend_step(Record& record, SuspendFlags flags) {
     record.suspended = true;
 }
 
+// What was set for the device holds for the table that comes, too. Targets that do not know a setting say so, and nobody minds.
+void Devices::tell_settings(const Record& record, Device& device, unsigned home) const {
+    Json settings;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        settings = record.settings;
+    }
+    for (const auto& [key, value] : settings.items()) {
+        const std::vector<std::string> words = {"set", key, value.is_string() ? value.get<std::string>() : to_line(value)};
+        static_cast<void>(call_on(host_.env(home).reactor, [&] { return tell_targets(&device, &words); }));
+    }
+}
+
 void Devices::resume_step(const RecordPtr& record) {
     const std::string name = name_of(*record);
     std::vector<TableLine> coming;
@@ -359,6 +382,7 @@ void Devices::resume_step(const RecordPtr& record) {
         return;
     }
     if (registry_.any_held()) mark_snapshots_stale(*record, coming);
+    if (!coming.empty()) tell_settings(*record, *at.device, at.home);
     auto resumed = call_on(host_.env(at.home).reactor, [&] { return at.device->resume(); });
     update_after_resume(record);
     must(std::move(resumed), name);

@@ -193,6 +193,16 @@ std::string MergeTarget::status() const {
     return StoreTarget::status();
 }
 
+std::vector<TargetDetail> MergeTarget::details() const {
+    if (!has_exceptions()) return {};
+    const std::uint64_t left = snapshot()->store().listed() * snapshot()->chunk().bytes();
+    std::vector<TargetDetail> details{{"merged_bytes", merge_ ? merge_->bytes_merged() : 0},
+                                      {"merge_left_bytes", left},
+                                      {"merge_bytes_per_second", merge_ ? merge_->bytes_per_second() : 0}};
+    if (paused_) details.push_back({"merge_paused", 1});
+    return details;
+}
+
 Job<Result<std::string>> MergeTarget::message(const std::vector<std::string>* words) {
     if (auto obeyed = obey(*words); !obeyed) co_return fail(obeyed);
     co_return std::string{};

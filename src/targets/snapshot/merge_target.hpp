@@ -26,6 +26,7 @@ class MergeTarget final : public StoreTarget, Merge::Observer {
     TargetTraits traits() const override;
     void adjust_limits(Limits& limits) const override;
     std::string status() const override;
+    std::vector<TargetDetail> details() const override;
     // merge_pause, merge_resume, merge_retry; set merge_rate BYTES_PER_SECOND (0 or "default": no limit).
     Job<Result<std::string>> message(const std::vector<std::string>* words) override;
 
