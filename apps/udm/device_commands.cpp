@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include "apps/udm/commands.hpp"
 #include "apps/udm/text.hpp"
@@ -82,6 +83,13 @@ std::string detail_lines(const Json& details) {
     return text;
 }
 
+// Of a snapshot's store, from its status: USED/TOTAL METADATA.
+std::string fullness(const std::string& type, const std::string& status) {
+    unsigned long long used = 0, total = 0;
+    if (!type.starts_with("snapshot") || std::sscanf(status.c_str(), "%llu/%llu", &used, &total) != 2 || total == 0) return {};
+    return fmt::format(" ({} of {}: {}% full)", human_sectors(used), human_sectors(total), used * 100 / total);
+}
+
 void show(Context& context, const std::string& name) {
     Json info = context.call("device.info", {{"device", name}, {"users", true}});
     const bool live = info.value("live_table", false);
@@ -107,7 +115,7 @@ void show(Context& context, const std::string& name) {
         text += fmt::format("  table    {} {} {} {}\n", number(table[i], "start"), number(table[i], "length"),
                             table[i].value("type", ""), words(table[i]));
         if (i < status.size() && !words(status[i]).empty())
-            text += fmt::format("  status   {}\n", words(status[i]));
+            text += fmt::format("  status   {}{}\n", words(status[i]), fullness(table[i].value("type", ""), words(status[i])));
         if (i < status.size()) text += detail_lines(status[i].value("details", Json::object()));
     }
     if (info.value("inactive_table", false)) text += "  another table waits for a resume\n";
@@ -180,8 +188,11 @@ struct Remove {
     }
 };
 
-void set(Context& context, const std::string& name, const std::vector<std::string>& assignments) {
-    Json settings = context.call("device.info", {{"device", name}}).value("settings", Json::object());
+// `device` empty: the daemon's.
+void set(Context& context, const std::string& device, const std::vector<std::string>& assignments) {
+    const char* const method = device.empty() ? "daemon.set" : "device.set";
+    Json settings = device.empty() ? context.call("daemon.status", Json::object()).value("settings", Json::object())
+                                   : context.call("device.info", {{"device", device}}).value("settings", Json::object());
     for (const std::string& assignment : assignments) {
         const auto equals = assignment.find('=');
         if (equals == std::string::npos || equals == 0) {
@@ -189,18 +200,16 @@ void set(Context& context, const std::string& name, const std::vector<std::strin
                              "KEY= goes back to the default"};
         }
         const std::string value = assignment.substr(equals + 1);
-        settings = context
-                       .call("device.set", {{"device", name},
-                                            {"key", assignment.substr(0, equals)},
-                                            {"value", value.empty() ? Json{} : Json(value)}})
-                       .value("settings", Json::object());
+        Json params{{"key", assignment.substr(0, equals)}, {"value", value.empty() ? Json{} : Json(value)}};
+        if (!device.empty()) params["device"] = device;
+        settings = context.call(method, std::move(params)).value("settings", Json::object());
     }
     std::string text;
     for (const auto& [key, value] : settings.items()) {
         text += fmt::format("{}={}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
     }
     context.print({{"settings", settings}},
-                  text.empty() ? fmt::format("{} has no settings of its own", name) : text);
+                  text.empty() ? fmt::format("{} has no settings of its own", device) : text);
 }
 
 }  // namespace
@@ -225,11 +234,16 @@ void add_device_commands(CLI::App& app, Context& context) {
                    "Whatever uses it gets errors, and its snapshots miss what comes");
     gone->callback([remove, &context] { remove->run(context); });
 
-    auto* settings = app.add_subcommand("set", "Change settings of a device, or show them");
-    auto assignments = std::make_shared<std::vector<std::string>>();
-    settings->add_option("NAME", *name)->required();
-    settings->add_option("KEY=VALUE", *assignments, "KEY= goes back to the default");
-    settings->callback([name, assignments, &context] { set(context, *name, *assignments); });
+    auto* settings = app.add_subcommand("set", "Change settings of a device or of the daemon, or show them");
+    auto of_daemon = std::make_shared<bool>(false);
+    auto words = std::make_shared<std::vector<std::string>>();
+    settings->add_flag("--daemon", *of_daemon, "Of the daemon: no NAME");
+    settings->add_option("NAME KEY=VALUE", *words, "Device and settings; KEY= goes back to the default");
+    settings->callback([of_daemon, words, &context] {
+        if (*of_daemon) return set(context, "", *words);
+        if (words->empty()) throw WrongWords{"which device?", "`udm set NAME KEY=VALUE`, or `udm set --daemon KEY=VALUE`"};
+        set(context, words->front(), {words->begin() + 1, words->end()});
+    });
 }
 
 }  // namespace udm::app

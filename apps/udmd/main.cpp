@@ -21,6 +21,7 @@
 #include "apps/udmd/options.hpp"
 #include "apps/udmd/stop_deadline.hpp"
 #include "ctl/api.hpp"
+#include "ctl/failure.hpp"
 #include "ctl/fd.hpp"
 #include "ctl/rpc_server.hpp"
 #include "ctl/version.hpp"
@@ -158,6 +159,11 @@ int serve(const Options& options, Background& background) {
     if (auto listening = server.listen(); !listening) return give_up(listening.error());
 
     devices.restore();
+    try {
+        for (const auto& [key, value] : options.settings) devices.set_daemon(key, value, false);
+    } catch (const ctl::Failure& failure) {
+        return give_up(failure.error());
+    }
     exports.restore(ctl::kRestorePatience);
     devices.remove_unused();
     api.go_on();

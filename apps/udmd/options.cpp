@@ -20,6 +20,13 @@ gid_t group_of(const std::string& name) {
     throw CLI::ValidationError("--group", "there is no group " + name);
 }
 
+std::pair<std::string, std::uint64_t> setting_of(const std::string& word) {
+    const auto equals = word.find('=');
+    const auto value = equals == std::string::npos ? std::nullopt : parse_size(std::string_view{word}.substr(equals + 1));
+    if (!value) throw CLI::ValidationError("--set", word + " is not KEY=NUMBER");
+    return {word.substr(0, equals), *value};
+}
+
 std::string absolute(const std::string& path) {
     if (path.empty() || path[0] == '/') return path;
     char* here = ::getcwd(nullptr, 0);
@@ -37,6 +44,7 @@ std::optional<int> parse_options(int argc, char** argv, Options& options) {
         "talk to it over its control socket.",
         "udmd"};
     std::string engine = "auto", group, level = "info";
+    std::vector<std::string> settings;
     app.add_option("--socket", options.socket,
                    "Control socket [default: $UDM_SOCKET, else /run/udm/udmd.sock for root, "
                    "$XDG_RUNTIME_DIR/udm/udmd.sock for others]");
@@ -63,12 +71,17 @@ std::optional<int> parse_options(int argc, char** argv, Options& options) {
     app.add_option("--log-file", options.log_file, "File to append the log to [default: standard error]");
     app.add_flag("--background", options.background,
                  "Leave the terminal; the command returns once the daemon is ready. Use with --log-file");
+    app.add_option("--set", settings,
+                   "KEY=VALUE: a setting of the daemon, for this run (snapshot_cow_threshold, "
+                   "snapshot_copy_throttle, snapshot_copy_memory); may be given several times");
+    app.set_config("--config", "", "File with options, one a line: reactors = 2, set = [\"KEY=VALUE\"]");
     bool foreground = false;
     app.add_flag("--foreground", foreground, "Stay in the foreground; the default")->excludes("--background");
     app.set_version_flag("--version", std::string{"udmd "} + ctl::kVersion);
     try {
         app.parse(argc, argv);
         if (!group.empty()) options.group = group_of(group);
+        for (const std::string& word : settings) options.settings.push_back(setting_of(word));
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : 2;
     }

@@ -5,6 +5,8 @@
 
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "ctl/log.hpp"
 #include "engine/engine.hpp"
@@ -19,6 +21,7 @@ struct Options {
     std::string log_file;
     unsigned clients = 64;
     unsigned stop_timeout = 60;    // seconds
+    std::vector<std::pair<std::string, std::uint64_t>> settings;    // of the daemon, for this run
     bool background = false;
     ctl::LogLevel log_level = ctl::LogLevel::info;
     EngineConfig engine;

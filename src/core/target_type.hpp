@@ -34,6 +34,7 @@ struct TargetArgs {
 struct Parameter {
     std::string_view name;    // of all types' parameters, one
     std::uint64_t value;      // as it is now
+    std::uint64_t standard;   // if nobody says anything
     std::uint64_t least, most;
     std::string_view about;   // a line
     bool shared = false;      // the daemon's: each reactor has its part of it
@@ -67,7 +68,7 @@ class TargetTypes {
     const std::vector<std::unique_ptr<TargetType>>& all() const noexcept { return types_; }
     // Home reactor.
     std::vector<Parameter> parameters() const;
-    void set_parameter(std::string_view name, std::uint64_t value) noexcept {
+    void set_parameter(std::string_view name, std::uint64_t value) const noexcept {
         for (const auto& type : types_) type->set_parameter(name, value);
     }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/parse.hpp"
 #include "ctl/changes.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/params.hpp"
@@ -20,6 +21,12 @@ struct Page {
     std::optional<std::string> after;
     std::uint64_t limit;
 };
+
+Json daemon_settings(const Devices& devices) {
+    Json all = Json::object();
+    for (const auto& one : devices.daemon_settings()) all[std::string{one.parameter.name}] = one.value;
+    return all;
+}
 
 }  // namespace
 
@@ -328,9 +335,25 @@ void Api::add_daemon_methods() {
                     {"exports", exports_.size()},
                     {"open_files", {{"open", files.open}, {"limit", files.limit ? Json(files.limit) : Json(nullptr)}}},
                     {"state_dir", state.is_kept() ? Json(state.directory()) : Json(nullptr)},
-                    {"settings", Json::object()},
+                    {"settings", daemon_settings(devices_)},
                     {"lost_stores", devices_.lost_stores().all()},
                     {"warnings", std::move(warnings)}};
+    });
+    add("daemon.set", [this](Params& p) {
+        const std::string setting = p.text("key");
+        const Json* value = p.any("value");
+        p.end();
+        if (!value || !(value->is_null() || value->is_number_unsigned() || value->is_string()))
+            throw RpcError{rpc_code::kBadParams, "parameter value is a number, or null, which goes back to the default"};
+        std::optional<std::uint64_t> number;
+        if (value->is_number()) number = value->get<std::uint64_t>();
+        if (value->is_string()) {  // as people write it
+            number = parse_size(value->get<std::string>());
+            if (!number)
+                throw RpcError{rpc_code::kBadParams, fmt::format("{} is no number (64, 128M)", value->get<std::string>())};
+        }
+        devices_.set_daemon(setting, number, true);
+        return Json{{"settings", daemon_settings(devices_)}};
     });
     add("daemon.stop", [this](Params& p) {
         p.end();

@@ -280,6 +280,10 @@ std::optional<std::string> Devices::message(const DeviceKey& key, Sector sector,
         commit({change_of(*record)});
         return std::nullopt;
     }
+    if (words[0] == "set" && words.size() == 3) {  // the same as device.set
+        set_locked(*record, words[1], words[2] == "default" ? Json{} : Json(words[2]));
+        return std::nullopt;
+    }
     const Located at = locate(*record);
     if (!at.device)
         throw Failure{Errc::bad_argument, fmt::format("{} has no table to send a message to", name), name};
@@ -287,53 +291,6 @@ std::optional<std::string> Devices::message(const DeviceKey& key, Sector sector,
         must(call_on(host_.env(at.home).reactor, [&] { return at.device->message(sector, &words); }), name);
     if (reply.empty()) return std::nullopt;
     return reply;
-}
-
-Json Devices::set(const DeviceKey& key, const std::string& setting, const Json& value) {
-    const auto [record, operation] = lock(key);
-    const std::string name = name_of(*record);
-    const std::string text = value.is_string() ? value.get<std::string>()
-                             : value.is_null() ? "default"
-                                               : to_line(value);
-    // Settings are the targets': all that know the word take it, and one at least must (decision 23).
-    const std::vector<std::string> words = {"set", setting, text};
-    const Located at = locate(*record);
-    std::vector<Sector> starts;
-    if (at.device) {
-        run_on(host_.env(at.home).reactor, [&] {
-            if (!at.device->live()) return;
-            for (const Table::Entry& entry : at.device->live()->entries())
-                starts.push_back(entry.extent.first);
-        });
-    }
-    std::optional<Failure> refused;
-    bool taken = false;
-    for (const Sector start : starts) {
-        auto reply = call_on(host_.env(at.home).reactor, [&] { return at.device->message(start, &words); });
-        if (reply) {
-            taken = true;
-        } else if (!refused) {
-            refused.emplace(std::move(reply.error()), name);
-        }
-    }
-    if (!taken) {
-        throw Failure{refused ? refused->error().code : Errc::bad_argument,
-                      fmt::format("no target of {} has a setting {}{}", name, setting,
-                                  refused ? fmt::format(" ({})", refused->what()) : ""),
-                      name};
-    }
-    Json settings;
-    {
-        const std::lock_guard lock{registry_.mutex};
-        if (value.is_null()) {
-            record->settings.erase(setting);
-        } else {
-            record->settings[setting] = value;
-        }
-        settings = record->settings;
-    }
-    commit({change_of(*record)});
-    return settings;
 }
 
 }  // namespace udm::ctl

@@ -65,6 +65,15 @@ class Devices {
     std::optional<std::string> message(const DeviceKey& key, Sector sector, const std::string& text);
     Json set(const DeviceKey& key, const std::string& setting, const Json& value);
 
+    // Parameters of the target types, which hold for the whole daemon and are read on every use (decision 16).
+    struct DaemonSetting {
+        Parameter parameter;
+        std::uint64_t value;  // of all reactors together
+    };
+    std::vector<DaemonSetting> daemon_settings() const;
+    // None: as usual. `kept`: in the state, over restarts.
+    void set_daemon(const std::string& name, const std::optional<std::uint64_t>& value, bool kept);
+
     Json info(const Record& record) const;
     Json status(const DeviceKey& key, bool inactive) const;  // of each target; `text` is INFO
     Json table(const DeviceKey& key, bool inactive) const;   // `text` has the arguments
@@ -144,6 +153,8 @@ class Devices {
     unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines,
                          std::optional<unsigned> wanted);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
+    Json set_locked(Record& record, const std::string& setting, const Json& value);
+    void restore_daemon_settings();
     DiskId identity_of(const std::string& word) const;
     std::vector<TableLine> lines_elsewhere(const Record& user, unsigned home, std::string& name) const;
     void check_store(const Record& record, unsigned home, const TableLine& line) const;

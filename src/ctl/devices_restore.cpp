@@ -74,6 +74,7 @@ std::string lost_store(const std::vector<TableLine>& lines) {
 
 void Devices::restore() {
     lost_.load();
+    restore_daemon_settings();
     if (!state_.warning().empty()) log_error("", "{}", state_.warning());
     std::vector<RecordPtr> records;
     for (const auto& [key, value] : state_.all("device/")) {

@@ -28,6 +28,8 @@ class TrackedOpen final : public OpenDevice {
     const std::string& words() const noexcept override { return inner_->words(); }
     std::uint32_t major() const noexcept override { return inner_->major(); }
     std::uint32_t minor() const noexcept override { return inner_->minor(); }
+    std::string cannot_grow() const override { return inner_->cannot_grow(); }
+    void grow(Sectors to, DeviceGrowth& done) noexcept override { inner_->grow(to, done); }
 
   private:
     std::unique_ptr<OpenDevice> inner_;
@@ -67,6 +69,7 @@ class MappedOpen final : public OpenDevice {
     const std::string& words() const noexcept override { return words_; }
     std::uint32_t major() const noexcept override { return kMajor; }
     std::uint32_t minor() const noexcept override { return lower_->minor; }
+    std::string cannot_grow() const override { return "it is a mapped device; `udm resize` makes it larger"; }
 
   private:
     Registry& registry_;

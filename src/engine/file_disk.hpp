@@ -23,6 +23,7 @@ class FileDisk final : public Disk {
 
     // From here on the descriptor is not used any more.
     void release() noexcept;
+    int descriptor() const noexcept { return file_.fd; }
 
   private:
     friend class FileRequest;

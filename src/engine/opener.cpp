@@ -8,9 +8,11 @@
 #include <cstring>
 #include <fstream>
 #include <optional>
+#include <utility>
 
 #include "base/parse.hpp"
 #include "engine/file_disk.hpp"
+#include "engine/operation.hpp"
 
 // sysmacros.h has them as macros; our names are functions.
 #undef major
@@ -101,10 +103,10 @@ class OpenMemory final : public OpenDevice {
     RamDisk disk_;
 };
 
-class OpenPath final : public OpenDevice {
+class OpenPath final : public OpenDevice, private Operation {
   public:
     OpenPath(Loop& loop, const OpenedFile& file, FileLocks::Lease lease, std::string words)
-        : id_{id_of(file.status)}, words_{std::move(words)}, lease_{std::move(lease)}, disk_{loop, file, words_} {}
+        : loop_{loop}, id_{id_of(file.status)}, words_{std::move(words)}, lease_{std::move(lease)}, disk_{loop, file, words_} {}
     // The lock goes at once; the descriptor, whose closing may block, on a helper thread.
     ~OpenPath() override {
         disk_.release();
@@ -121,11 +123,38 @@ class OpenPath final : public OpenDevice {
         return id_.kind == DiskId::Kind::block ? ::gnu_dev_minor(id_.inode) : lease_.number();
     }
 
+    std::string cannot_grow() const override {
+        if (id_.kind == DiskId::Kind::block) return "it is a block device; make that larger, and the space is used";
+        return disk_.limits().read_only ? "it is open for reading only" : "";
+    }
+    void grow(Sectors to, DeviceGrowth& waiting) noexcept override {
+        kind = Kind::call;
+        length = to_bytes(to);
+        waiting_ = &waiting;
+        loop_.start(*this);
+    }
+
   private:
+    // On a helper thread.
+    int call() noexcept override {
+        const int fd = disk_.descriptor();
+        struct stat now {};
+        if (::fstat(fd, &now) != 0) return -errno;
+        if (static_cast<std::uint64_t>(now.st_size) >= length) return 0;
+        return ::ftruncate(fd, static_cast<off_t>(length)) == 0 && ::fsync(fd) == 0 ? 0 : -errno;
+    }
+    void done(int n) noexcept override {
+        Result<void> answer;
+        if (n < 0) answer = std::unexpected(error_from_errno(-n, fmt::format("{} cannot have {} bytes", words_, length)));
+        std::exchange(waiting_, nullptr)->grown(std::move(answer));
+    }
+
+    Loop& loop_;
     const DiskId id_;
     const std::string words_;
     FileLocks::Lease lease_;
     FileDisk disk_;
+    DeviceGrowth* waiting_ = nullptr;
 };
 
 }  // namespace

@@ -81,6 +81,15 @@ struct Place {
 
 enum class OpenMode : std::uint8_t { read, write };
 
+// Told once what came of OpenDevice::grow(): later, on the home reactor.
+class DeviceGrowth {
+  public:
+    virtual void grown(Result<void> result) noexcept = 0;
+
+  protected:
+    ~DeviceGrowth() = default;
+};
+
 // A device named in a table line, open as long as this lives. Belongs to the target that asked for it;
 // destroyed on its home reactor (closing what may block happens elsewhere).
 class OpenDevice {
@@ -93,6 +102,15 @@ class OpenDevice {
     // What info and deps show; stable for the device's life.
     virtual std::uint32_t major() const noexcept = 0;
     virtual std::uint32_t minor() const noexcept = 0;
+    // Why it cannot be made larger from here; empty if it can.
+    virtual std::string cannot_grow() const { return "it is no file"; }
+    // Home reactor, if it can: makes it so large, durably, unless it is already. Stays open until `done` is told; the disk
+    // finds the new size when it is asked to refresh().
+    virtual void grow(Sectors to, DeviceGrowth& done) noexcept {
+        static_cast<void>(to);
+        static_cast<void>(done);
+        UNREACHABLE();
+    }
 };
 
 // Opens the devices of table lines. Control plane: may block; not on a reactor (in the simulated world there is

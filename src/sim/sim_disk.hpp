@@ -96,6 +96,7 @@ class SimDisk final : public Disk {
     Limits& limits_to_set() noexcept { return limits_; }
     // The size that refresh() will find.
     void resize(Sectors size) noexcept { size_after_refresh_ = size; }
+    Sectors size_to_come() const noexcept { return size_after_refresh_; }
 
     // --- content, past all requests and caches ------------------------------------------------------------------
     void read_now(Extent extent, void* to) const noexcept;

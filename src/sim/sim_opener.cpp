@@ -8,7 +8,7 @@ constexpr std::uint32_t kDiskMajor = 7;
 constexpr std::uint32_t kMappedMajor = 253;
 }  // namespace
 
-class SimOpener::Opened final : public OpenDevice {
+class SimOpener::Opened final : public OpenDevice, private Task {
   public:
     Opened(Entry& entry, std::string words) : entry_{entry}, words_{std::move(words)} { ++entry_.opens; }
     ~Opened() override {
@@ -20,10 +20,24 @@ class SimOpener::Opened final : public OpenDevice {
     const std::string& words() const noexcept override { return words_; }
     std::uint32_t major() const noexcept override { return entry_.major; }
     std::uint32_t minor() const noexcept override { return entry_.minor; }
+    std::string cannot_grow() const override { return entry_.mapped ? "it is no disk" : ""; }
+    void grow(Sectors to, DeviceGrowth& done) noexcept override {
+        to_ = to;
+        done_ = &done;
+        Reactor::current()->post(*this);
+    }
 
   private:
+    void run() noexcept override {
+        auto& disk = *static_cast<SimDisk*>(entry_.disk);    // nothing else is added that is not mapped and grows
+        const bool can = !disk.gone() && to_ <= entry_.grows_to;
+        if (can && disk.size_to_come() < to_) disk.resize(to_);
+        done_->grown(can ? Result<void>{} : fail(Errc::no_space, "the disk is full"));
+    }
     Entry& entry_;
     std::string words_;
+    Sectors to_{};
+    DeviceGrowth* done_ = nullptr;
 };
 
 SimOpener::~SimOpener() {

@@ -34,6 +34,8 @@ class SimOpener final : public DeviceOpener {
     unsigned open_count(std::string_view name) const noexcept;
     // The next open of that name fails so, once.
     void fail_open(std::string_view name, Errc code);
+    // What is open under that name cannot be made larger than that.
+    void limit_growth(std::string_view name, Sectors most) { find(name)->grows_to = most; }
 
   private:
     struct Entry {
@@ -45,6 +47,7 @@ class SimOpener final : public DeviceOpener {
         std::uint32_t major, minor;
         unsigned opens = 0;
         Errc fail_once{};
+        Sectors grows_to{~std::uint64_t{0}};
     };
     class Opened;
     DiskId add(std::string name, Disk& disk, DiskId id, bool mapped);

@@ -95,9 +95,12 @@ Job<void> SnapshotRun::boot_slot(Slot* slot) {
     Machine& machine = world_.machine();
     const std::uint64_t before = faulted_of(*slot);
     slot->mapped = &machine.create(slot->name);
-    const std::string table = snapshot_table(*slot);
-    auto swapping = machine.swap(*slot->mapped, table, TableMode::read_write);
-    const auto swapped = co_await swapping;
+    auto loading = load(slot);
+    auto swapped = co_await loading;
+    if (swapped) {
+        auto resuming = slot->mapped->device->resume();
+        swapped = co_await resuming;
+    }
     if (swapped) co_return;
     if (faulted_of(*slot) == before) {
         clients_.violate(fmt::format("{} cannot be loaded after a cut: {}", slot->name, swapped.error().message));
@@ -114,6 +117,19 @@ Job<void> SnapshotRun::boot_slot(Slot* slot) {
     slot->volume.reset();
 }
 
+Job<Result<void>> SnapshotRun::load(Slot* slot) {
+    const std::string table = snapshot_table(*slot);
+    auto loading = world_.machine().load(*slot->mapped, table, TableMode::read_write);
+    auto loaded = co_await loading;
+    if (!loaded) co_return fail(loaded);
+    if (!extends(*slot)) co_return Result<void>{};
+    const std::vector<std::string> words{"set", "auto_extend", slot->number % 2 ? "50%" : "1K"};
+    auto setting = slot->mapped->device->inactive()->entries()[0].target->message(&words);
+    const auto set = co_await setting;
+    if (!set) clients_.violate(slot->name + " cannot be told to extend its COW device: " + set.error().message);
+    co_return Result<void>{};
+}
+
 // From the table's load on, up to the moment from which the state has it.
 Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_what_is_left) {
     Machine& machine = world_.machine();
@@ -124,8 +140,8 @@ Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_wha
     slot->origin_faulted_at_take = origin_disk_->count(Op::read).faulted;
     const std::uint64_t before = faulted_of(*slot);
     slot->mapped = &machine.create(slot->name);
-    const std::string table = snapshot_table(*slot);
-    auto loading = machine.load(*slot->mapped, table, TableMode::read_write);
+    slot->cuts_at_take = world_.cuts();
+    auto loading = load(slot);
     auto done = co_await loading;
     const bool was_loaded = done.has_value();
     if (was_loaded) {
@@ -140,7 +156,7 @@ Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_wha
         slot->live = true;
         slot->committed = store != Store::transient;
         ++outcome_.views;
-        world_.note(0x7a4e, [&] { return slot->name + " is taken: " + table; });
+        world_.note(0x7a4e, [&] { return slot->name + " is taken: " + snapshot_table(*slot); });
     } else {
         slot->volume.reset();
         auto removing = machine.remove(*slot->mapped);

@@ -50,7 +50,7 @@ void SnapshotRun::check_merge(const char* when) {
     const std::string words = Machine::status(*origin_mapped_);
     world_.note(0x6e57, [&] { return "origin: " + words; });
     const bool broken = words == "snapshot-merge Merge failed" || words == "snapshot-merge Invalid" || words == "snapshot Invalid";
-    if (broken && faulted_of(*merging_) == merge_faulted_) clients_.violate(fmt::format("origin: {} {}, without a cause", words, when));
+    if (broken && !may_be_lost_ && faulted_of(*merging_) == merge_faulted_) clients_.violate(fmt::format("origin: {} {}, without a cause", words, when));
     // While it merges nothing makes it invalid; as a snapshot it may be lost, and the volume with it.
     if (words == "snapshot Invalid" || (words == "snapshot-merge Invalid" && may_be_lost_)) lost_ = true;
     if (words == "snapshot-merge Invalid" && !lost_) clients_.violate("origin: Invalid while it is merged");
@@ -214,9 +214,8 @@ Job<void> SnapshotRun::say(steps::Say what, std::uint64_t rate) {
 
 Job<void> SnapshotRun::replace(Slot* slot) {
     slot->setup.discard_zeroes_cow = slot->setup.discard_zeroes_cow == 0;
-    const std::string table = snapshot_table(*slot);
     const std::uint64_t before = slot->volume->causes();
-    auto loading = world_.machine().load(*slot->mapped, table, TableMode::read_write);
+    auto loading = load(slot);
     const auto loaded = co_await loading;
     if (!loaded) clients_.violate(slot->name + " cannot be given another table: " + loaded.error().message);
     auto suspending = slot->mapped->device->suspend({});

@@ -89,8 +89,10 @@ void SnapshotRun::prepare_disks() {
 }
 
 bool SnapshotRun::may_be_broken(const Slot& slot) const noexcept {
+    // A crash may leave chunks that nobody refers to, for which there is no room in the end.
+    const bool has_room = slot.setup.roomy || (extends(slot) && merging_ != &slot && slot.cuts_at_take == world_.cuts());
     // The origin's reads matter to its copies, and nothing else of it.
-    return !slot.setup.roomy || faulted(*slot.cow) != slot.cow_faulted_at_take ||
+    return !has_room || faulted(*slot.cow) != slot.cow_faulted_at_take ||
            origin_disk_->count(Op::read).faulted != slot.origin_faulted_at_take;
 }
 
@@ -171,7 +173,7 @@ void SnapshotRun::step(const Step& step) {
         }
         case steps::kGrow: {
             Slot& slot = slots_[step.a];
-            slot.cow_sectors += step.b;
+            slot.cow_sectors = slot.cow->size_to_come().v + step.b;
             slot.cow->resize({slot.cow_sectors});
             world_.note(step.kind, [&] { return slot.cow_name + " has grown"; });
             break;

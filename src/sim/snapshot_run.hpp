@@ -70,6 +70,7 @@ class SnapshotRun {
         // A store was made on a wiped device, or was on its way to be, and never used.
         bool half_made = false;
         Machine::Mapped* mapped = nullptr;
+        std::uint64_t cuts_at_take = 0;
         std::uint64_t cow_faulted_at_take = 0, origin_faulted_at_take = 0;
         std::unique_ptr<SnapshotVolume> volume;
     };
@@ -93,6 +94,9 @@ class SnapshotRun {
     Job<void> boot_slot(Slot* slot);
     Job<void> take(Slot* slot, Store store, steps::Way way, bool on_what_is_left);
     Job<void> drop(Slot* slot);
+    bool extends(const Slot& slot) const noexcept { return (setup_.auto_extend >> slot.number & 1) != 0; }
+    // Loads the slot's table, with its settings.
+    Job<Result<void>> load(Slot* slot);
     // `volume` may be null: what the origin stands on has no clients of its own.
     Job<void> cycle(Volume* volume, Machine::Mapped* mapped, bool noflush, Nanoseconds stay);
     Job<void> make_view(Slot* slot, steps::Way way, Result<void>* result);

@@ -10,7 +10,7 @@ std::vector<std::uint64_t> SnapshotSetup::pack() const {
     std::vector<std::uint64_t> words{sectors, stable_disks, fast_disks, lazy_discard, orderly_end, flush_at_end};
     for (const Slot& slot : slots) words.insert(words.end(), {slot.chunk, slot.cow_sectors, slot.roomy, slot.discard_zeroes_cow});
     words.insert(words.end(), {stacked, block, max_transfer, no_zeroes, no_discard, premade, copy_memory, cow_threshold,
-                              copy_throttle});
+                              copy_throttle, auto_extend});
     return words;
 }
 
@@ -26,7 +26,7 @@ SnapshotSetup SnapshotSetup::unpack(const std::vector<std::uint64_t>& words) {
         for (std::uint64_t* member : {&slot.chunk, &slot.cow_sectors, &slot.roomy, &slot.discard_zeroes_cow}) *member = next();
     }
     for (std::uint64_t* member : {&setup.stacked, &setup.block, &setup.max_transfer, &setup.no_zeroes, &setup.no_discard,
-                                  &setup.premade, &setup.copy_memory, &setup.cow_threshold, &setup.copy_throttle}) {
+                                  &setup.premade, &setup.copy_memory, &setup.cow_threshold, &setup.copy_throttle, &setup.auto_extend}) {
         *member = next();
     }
     return setup;
@@ -58,6 +58,7 @@ SnapshotSetup SnapshotSetup::draw(Prng& random) {
         if (random.chance(1, 2)) setup.cow_threshold = random.between(1, 3);
         if (random.chance(1, 4)) setup.copy_throttle = random.between(5, 60);
     }
+    if (random.chance(1, 3)) setup.auto_extend = random.below(1 << kSlots);
     setup.stacked = random.chance(1, 4);
     setup.lazy_discard = random.chance(1, 2);
     setup.orderly_end = random.chance(1, 3);
@@ -97,6 +98,7 @@ std::string SnapshotSetup::describe() const {
     if (stable_disks) text += fmt::format("; disks without cache {:#x}", stable_disks);
     if (no_zeroes) text += fmt::format("; without write_zeroes {:#x}", no_zeroes);
     if (premade) text += fmt::format("; snap0 is there with {} exceptions", premade);
+    if (auto_extend) text += fmt::format("; COW devices extended {:#x}", auto_extend);
     if (copy_memory) text += fmt::format("; {} KiB for copies", 4 * copy_memory);
     if (cow_threshold) text += fmt::format("; {} copies a store", cow_threshold - 1);
     if (copy_throttle) text += fmt::format("; copies in {} % of the time", copy_throttle);

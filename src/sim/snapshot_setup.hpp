@@ -36,6 +36,7 @@ struct SnapshotSetup {
     std::uint64_t copy_memory = 0;           // in 4 KiB
     std::uint64_t cow_threshold = 0;         // one more than it is
     std::uint64_t copy_throttle = 0;
+    std::uint64_t auto_extend = 0;           // bits: slots whose COW device is extended when it fills up
 
     static SnapshotSetup draw(Prng& random);
     std::string describe() const;

@@ -80,7 +80,7 @@ History MergeStory::generate(Prng& random) const {
     if (random.chance(1, 4)) shape.longest = 160;
     shape.draw_mood(random);
 
-    const std::uint64_t requests = random.between(125, 160);    // some meet a volume that is being swapped
+    const std::uint64_t requests = random.between(135, 165);    // some meet a volume that is being swapped
     const std::uint64_t second_take = random.between(1, 20), third_take = random.between(1, 30);
     const std::uint64_t first_merge = random.between(15, 60);
     const bool troubled = random.chance(1, 2);

@@ -75,7 +75,7 @@ History SnapshotStory::generate(Prng& random) const {
     }
     shape.draw_mood(random);
 
-    const std::uint64_t requests = random.between(110, 140);    // discards that a disk doesn't take are none
+    const std::uint64_t requests = random.between(130, 150);    // discards that a disk doesn't take are none
     // Where the rare things happen, by number of request.
     const std::uint64_t second_take = random.between(1, 25);
     const bool troubled = random.chance(3, 5);

@@ -260,6 +260,36 @@ TEST_F(DevicesOf, MessagesGoToTheTargetOrSayWhyNot) {
     EXPECT_EQ(refusal([&] { devices->message(named("none"), Sector{0}, "hello"); }).code, Errc::bad_argument);
 }
 
+TEST_F(DevicesOf, TheDaemonsSettingsHoldForAllReactorsAndAreKept) {
+    const auto value = [&](const std::string& name) {
+        for (const auto& one : devices->daemon_settings()) {
+            if (one.parameter.name == name) return one.value;
+        }
+        return std::uint64_t{0};
+    };
+    EXPECT_EQ(value("snapshot_cow_threshold"), 2048u);
+    devices->set_daemon("snapshot_cow_threshold", 3, true);
+    devices->set_daemon("snapshot_copy_memory", std::uint64_t{8} << 20, true);
+    devices->set_daemon("snapshot_copy_throttle", 50, false);
+    EXPECT_EQ(value("snapshot_copy_memory"), std::uint64_t{8} << 20);
+    for (unsigned i = 0; i < host->reactor_count(); ++i) {
+        run_on(host->env(i).reactor, [&] {
+            for (const Parameter& one : host->types(i).parameters()) {
+                if (one.name == "snapshot_cow_threshold") EXPECT_EQ(one.value, 3u);
+                if (one.name == "snapshot_copy_memory") EXPECT_EQ(one.value, (std::uint64_t{8} << 20) / host->reactor_count());
+            }
+        });
+    }
+    restart();
+    EXPECT_EQ(value("snapshot_cow_threshold"), 3u);
+    EXPECT_EQ(value("snapshot_copy_memory"), std::uint64_t{8} << 20);
+    EXPECT_EQ(value("snapshot_copy_throttle"), 100u);
+    devices->set_daemon("snapshot_cow_threshold", {}, true);
+    EXPECT_EQ(value("snapshot_cow_threshold"), 2048u);
+    EXPECT_NE(refusal([&] { devices->set_daemon("nonsense", 1, true); }).message.find("it has snapshot_cow_threshold, "), std::string::npos);
+    EXPECT_NE(refusal([&] { devices->set_daemon("snapshot_copy_throttle", 0, true); }).message.find("it is from 1 to 100"), std::string::npos);
+}
+
 TEST_F(DevicesOf, SuspendHoldsBackUntilResume) {
     create("vol", "0 2048 linear " + file("disk") + " 0");
     ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);

@@ -124,6 +124,19 @@ TEST_F(RestartWithSnapshots, BringsThemBack) {
     EXPECT_EQ(read("snap", 8), '\0');
 }
 
+TEST_F(RestartWithSnapshots, SettingsReachTheTargetsAgain) {
+    make();
+    EXPECT_EQ(devices->set(named("snap"), "thresholds", "30"), (Json{{"thresholds", "30"}}));
+    devices->message(named("snap"), Sector{0}, "set auto_extend 64K,1M");    // the same, in other words
+    EXPECT_EQ(info("snap")["settings"], (Json{{"thresholds", "30"}, {"auto_extend", "64K,1M"}}));
+    devices->message(named("snap"), Sector{0}, "set auto_extend default");
+    restart();
+    EXPECT_EQ(info("snap")["settings"], (Json{{"thresholds", "30"}}));
+    const auto before = devices->registry().find(named("snap"))->event_number;
+    for (std::uint64_t i = 8; i < 1024; i += 8) ASSERT_EQ(write("origin", i, 'X'), IoStatus::ok);
+    EXPECT_EQ(devices->registry().find(named("snap"))->event_number, before + 1);
+}
+
 TEST_F(RestartWithSnapshots, AMissingStoreIsLostForGood) {
     make();
     stop();

@@ -113,8 +113,12 @@ void OriginGroup::look_at(Snapshot& snapshot, OriginWrite& write) noexcept {
         const auto mapped = snapshot.table().next_mapped(at);
         const Chunk missing_end = snapshot.next_in_copy(at, mapped ? std::min(*mapped, end) : end);
         while (at < missing_end) {
-            const Store::Allocation given = snapshot.store().allocate(missing_end - at);
+            const Store::Allocation given = snapshot.allocate(missing_end - at);
             if (!given.count) {
+                Wait& wait = wait_of(write);
+                if (snapshot.fullness().wait_for_space(wait)) return;
+                waits_.give(wait);
+                --write.pending;
                 snapshot.invalidate("the COW device is full and the origin is written");
                 return;
             }

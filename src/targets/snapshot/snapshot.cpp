@@ -86,7 +86,10 @@ void Snapshot::release() noexcept {
     while (Waiter* waiter = waiters.pop_front_or_null()) waiter->woken(IoStatus::ok);
 }
 
-void Snapshot::start() noexcept { store_->start(*this); }
+void Snapshot::start() noexcept {
+    store_->start(*this);
+    fullness_.settle();
+}
 
 Job<void> Snapshot::finish() {
     do {
@@ -300,7 +303,7 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
 
     CopyJob* job = nullptr;
     for (Chunks done{}; done < wanted;) {
-        const Store::Allocation given = store_->allocate(wanted - done);
+        const Store::Allocation given = allocate(wanted - done);
         if (!given.count) break;
         Part& part = group_.new_part();
         part.snapshot = this;
@@ -315,6 +318,12 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
         return nullptr;
     }
     // Full. Unless the device has just shrunk, the request is of one chunk (see fits()) and nothing was allocated.
+    QueuedIo& waiting = queue(io, true);
+    if (fullness_.wait_for_space(waiting)) {
+        if (job) job->cancel();
+        return nullptr;
+    }
+    waits_.give(waiting);
     if (config_.persistent && config_.overflow_supported) {
         overflowed_ = true;
         if (events_) events_->raise(EventKind::target, "snapshot overflow: the COW device is full");

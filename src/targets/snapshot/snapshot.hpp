@@ -16,6 +16,7 @@
 #include "services/write_gather.hpp"
 #include "targets/snapshot/copies.hpp"
 #include "targets/snapshot/exception_table.hpp"
+#include "targets/snapshot/fullness.hpp"
 #include "targets/snapshot/store.hpp"
 
 namespace udm::snapshot {
@@ -111,12 +112,26 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void set_events(DeviceEvents* events) noexcept { events_ = events; }
     bool active = false;    // in the group's list: writes to the origin make exceptions
 
+    Fullness& fullness() noexcept { return fullness_; }
+    // Of the store, with a look at how full it is.
+    Store::Allocation allocate(Chunks wanted) noexcept {
+        const Store::Allocation given = store_->allocate(wanted);
+        fullness_.allocated();
+        return given;
+    }
+    void raise(const std::string& what) noexcept {
+        if (events_) events_->raise(EventKind::target, what);
+    }
+    void became_idle() noexcept {
+        if (idle()) idle_signal_.notify_all();
+    }
+
     std::string status() const;
     std::string table_words() const { return words_of(config_, chunk().sectors()); }
     static std::string words_of(const Config& config, Sectors chunk);
 
   private:
-    bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_; }
+    bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_ && !fullness_.growing(); }
     enum class Wait : std::uint64_t { tracked_read, fua };
     // A request that waits: for a copy of its chunk, then it is routed again; or for a commit, then it ends.
     struct QueuedIo final : Waiter {
@@ -138,9 +153,6 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void store_failed(IoStatus status, const char* doing) noexcept override;
     void recorded(IoStatus status) noexcept override;
     Job<void> mark_invalid();
-    void became_idle() noexcept {
-        if (idle()) idle_signal_.notify_all();
-    }
 
     class ReserveTask final : public Task {
       public:
@@ -166,6 +178,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     ReserveTask reserve_task_{table_};
     WriteGather gather_;
     StoreAccount account_;
+    Fullness fullness_{env_, *this};
     // In copy, by chunk: in one place in memory, since every request looks.
     struct InCopy {
         Chunk first, end;

@@ -99,6 +99,7 @@ Job<Result<void>> StoreTarget::preresume() {
     } else if (snapshot_ && !started_) {
         started_ = true;
         snapshot_->start();
+        apply_settings();
     } else {
         co_return Result<void>{};    // it goes on, or has given its store away
     }
@@ -130,7 +131,41 @@ Job<bool> StoreTarget::take_over() {
     source.handing_over_ = false;
     source.handed_over_.notify_all();
     snapshot_->start();
+    apply_settings();
     co_return same_work;
+}
+
+// --- settings -------------------------------------------------------------------------------------------------------
+
+// What was set for a store on a file may be kept for one that cannot grow: then it has no effect, and an event says so.
+void StoreTarget::apply_settings() noexcept {
+    FullnessSettings settings = settings_;
+    if (auto set = snapshot_->fullness().set(settings); set) return;
+    settings.step = 0;
+    static_cast<void>(snapshot_->fullness().set(settings));
+    events_.raise(EventKind::target, "snapshot cannot be extended: its COW device is no file");
+}
+
+Result<void> StoreTarget::obey(const std::vector<std::string>& words) {
+    FullnessSettings settings = settings_;
+    bool known = false;
+    if (words.size() == 3 && words[0] == "set") {
+        auto set = settings.set(words[1], words[2]);
+        if (!set) return fail(set);
+        known = *set;
+    }
+    if (!known) {
+        return fail(Errc::bad_argument, fmt::format("Unrecognised message received.: {} takes set thresholds, set auto_extend and set "
+                                                    "auto_extend_at, and a value", merges() ? "a merge" : "a snapshot"));
+    }
+    if (snapshot_ && started_) CHECK(snapshot_->fullness().set(settings));
+    settings_ = std::move(settings);
+    return {};
+}
+
+Job<Result<std::string>> StoreTarget::message(const std::vector<std::string>* words) {
+    if (auto obeyed = obey(*words); !obeyed) co_return fail(obeyed);
+    co_return std::string{};
 }
 
 // --- suspend and the end --------------------------------------------------------------------------------------------

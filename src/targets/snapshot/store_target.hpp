@@ -23,6 +23,8 @@ class StoreTarget : public Target {
     void resume() noexcept override { resumed_ = true; }
     Job<void> postsuspend(SuspendFlags flags) override;
     Job<void> close() override;
+    // "set NAME VALUE", see FullnessSettings.
+    Job<Result<std::string>> message(const std::vector<std::string>* words) override;
 
     std::vector<TargetDevice> devices() const override;
     std::string status() const override;
@@ -57,6 +59,8 @@ class StoreTarget : public Target {
     Result<void> pair_with(StoreTarget& other);
     Job<Result<void>> read_in();
     Job<bool> take_over();
+    void apply_settings() noexcept;
+    Result<void> obey(const std::vector<std::string>& words);
 
     Env& env_;
     Origins& origins_;
@@ -66,6 +70,7 @@ class StoreTarget : public Target {
     LostStores* lost_stores_;
     OriginGroup* group_ = nullptr;
     std::unique_ptr<Snapshot> snapshot_;
+    FullnessSettings settings_;
     StoreTarget* source_ = nullptr;    // whose store comes here at resume
     StoreTarget* heir_ = nullptr;      // who is to get the store
     bool claimed_ = false;

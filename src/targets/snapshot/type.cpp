@@ -39,9 +39,10 @@ class OriginType final : public TargetType {
     }
     std::vector<Parameter> parameters() const override {
         const CopyLimits& limits = origins_->copies().limits;
-        return {{kCowThreshold, limits.per_store, 0, 1'000'000, "copies under way for one snapshot at most; 0: one at a time"},
-                {kCopyThrottle, limits.percent, 1, 100, "percent of the time in which snapshots' data may be copied"},
-                {kCopyMemory, limits.bytes, 0, std::uint64_t{1} << 40, "bytes of memory for all copies at most; 0: one at a time", true}};
+        static constexpr CopyLimits kStandard{};
+        return {{kCowThreshold, limits.per_store, kStandard.per_store, 0, 1'000'000, "copies under way for one snapshot at most; 0: one at a time"},
+                {kCopyThrottle, limits.percent, kStandard.percent, 1, 100, "percent of the time in which snapshots' data may be copied"},
+                {kCopyMemory, limits.bytes, kStandard.bytes, 0, std::uint64_t{1} << 40, "bytes of memory for all copies at most; 0: one at a time", true}};
     }
     void set_parameter(std::string_view name, std::uint64_t value) noexcept override {
         CopyLimits& limits = origins_->copies().limits;

@@ -1,0 +1,129 @@
+// Settings (decision 23): of a device, which reach its targets as messages, and the parameters of the daemon (decision 16).
+#include <fmt/format.h>
+
+#include "base/parse.hpp"
+#include "ctl/call_on.hpp"
+#include "ctl/devices.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/log.hpp"
+
+namespace udm::ctl {
+namespace {
+
+constexpr const char* kParameterPrefix = "setting/";
+using Words = std::vector<std::string>;
+
+Words message_for(const std::string& setting, const Json& value) {
+    return {"set", setting,
+            value.is_string() ? value.get<std::string>()
+            : value.is_null() ? "default"
+                              : to_line(value)};
+}
+
+}  // namespace
+
+// --- of a device ----------------------------------------------------------------------------------------------------
+
+Json Devices::set(const DeviceKey& key, const std::string& setting, const Json& value) {
+    const auto [record, operation] = lock(key);
+    return set_locked(*record, setting, value);
+}
+
+// All targets that know the word take it, and one at least must.
+Json Devices::set_locked(Record& record, const std::string& setting, const Json& value) {
+    const std::string name = name_of(record);
+    const Words words = message_for(setting, value);
+    const Located at = locate(record);
+    std::vector<Sector> starts;
+    if (at.device) {
+        run_on(host_.env(at.home).reactor, [&] {
+            if (!at.device->live()) return;
+            for (const Table::Entry& entry : at.device->live()->entries())
+                starts.push_back(entry.extent.first);
+        });
+    }
+    std::optional<Failure> refused;
+    bool taken = false;
+    for (const Sector start : starts) {
+        auto reply = call_on(host_.env(at.home).reactor, [&] { return at.device->message(start, &words); });
+        if (reply) {
+            taken = true;
+        } else if (!refused) {
+            refused.emplace(std::move(reply.error()), name);
+        }
+    }
+    if (!taken) {
+        throw Failure{refused ? refused->error().code : Errc::bad_argument,
+                      fmt::format("{} cannot be set to {} for {}: {}", setting, words[2], name,
+                                  refused ? refused->what() : "it has no table"),
+                      name};
+    }
+    Json settings;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (value.is_null()) {
+            record.settings.erase(setting);
+        } else {
+            record.settings[setting] = value;
+        }
+        settings = record.settings;
+    }
+    commit({change_of(record)});
+    return settings;
+}
+
+// --- of the daemon --------------------------------------------------------------------------------------------------
+
+std::vector<Devices::DaemonSetting> Devices::daemon_settings() const {
+    std::vector<DaemonSetting> all;
+    const unsigned reactors = host_.reactor_count();
+    if (reactors == 0) return all;
+    run_on(host_.env(0).reactor, [&] {
+        for (const Parameter& one : host_.types(0).parameters()) all.push_back({one, one.value * (one.shared ? reactors : 1)});
+    });
+    return all;
+}
+
+void Devices::set_daemon(const std::string& name, const std::optional<std::uint64_t>& value, bool kept) {
+    const auto all = daemon_settings();
+    const auto found = std::find_if(all.begin(), all.end(), [&](const DaemonSetting& s) { return s.parameter.name == name; });
+    if (found == all.end()) {
+        std::string known;
+        for (const DaemonSetting& one : all) known += fmt::format("{}{}", known.empty() ? "" : ", ", one.parameter.name);
+        throw Failure{Errc::bad_argument, fmt::format("the daemon has no setting {}; it has {}", name, known)};
+    }
+    const Parameter& parameter = found->parameter;
+    if (value && (*value < parameter.least || *value > parameter.most)) {
+        throw Failure{Errc::bad_argument, fmt::format("{} cannot be {}: it is from {} to {} ({})", name, *value, parameter.least,
+                                                      parameter.most, parameter.about)};
+    }
+    if (kept) {
+        std::optional<Json> json;
+        if (value) json = *value;
+        if (const auto committed = state_.commit({{kParameterPrefix + name, json}}); !committed) throw Failure{committed.error()};
+    }
+    const std::uint64_t reactors = host_.reactor_count();
+    for (unsigned i = 0; i < reactors; ++i) {
+        run_on(host_.env(i).reactor, [&] {
+            const std::uint64_t all_together = value.value_or(parameter.standard);
+            const bool divided = parameter.shared && value;
+            host_.types(i).set_parameter(name, divided ? all_together / reactors : all_together);
+        });
+    }
+    log_info("", "{} is {} now", name, value ? std::to_string(*value) : "as usual");
+}
+
+void Devices::restore_daemon_settings() {
+    for (const auto& [key, value] : state_.all(kParameterPrefix)) {
+        try {
+            set_daemon(key.substr(std::char_traits<char>::length(kParameterPrefix)), value.get<std::uint64_t>(), false);
+        } catch (const std::exception& error) {
+            const std::string warning = fmt::format("{} of the state cannot be used: {}", key, error.what());
+            log_error("", "{}", warning);
+            const std::lock_guard lock{warnings_mutex_};
+            warnings_.push_back(warning);
+        }
+    }
+}
+
+}  // namespace udm::ctl

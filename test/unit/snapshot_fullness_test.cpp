@@ -1,0 +1,149 @@
+// Stores that fill up: events, and files that are made larger (src/targets/snapshot/fullness.hpp).
+#include <algorithm>
+
+#include "test/unit/snapshot_fixture.hpp"
+
+namespace udm::test {
+namespace {
+
+class Full : public SnapshotTest {
+  public:
+    static constexpr std::uint64_t kSize = 4096;
+    void SetUp() override {
+        disk("origin", kSize).fill_now({{0}, {kSize}}, 1);
+        make("o", kSize, "snapshot-origin", "origin");
+    }
+    void snapshot(const std::string& kind, std::uint64_t cow_chunks) {
+        disk("cow", cow_chunks * 8);
+        make("s", kSize, "snapshot", "origin cow " + kind + " 8");
+    }
+    std::string set(const std::string& name, const std::string& value) {
+        const std::vector<std::string> words{"set", name, value};
+        auto answer = reactor.run((*this)["s"].message({0}, &words));
+        return answer ? "" : answer.error().message;
+    }
+    void fill_to(std::uint64_t chunk) {
+        for (; written < chunk; ++written) ASSERT_EQ(write("o", written * 8, 8, 7), IoStatus::ok);
+    }
+    std::size_t events_with(std::string_view text) const {
+        return static_cast<std::size_t>(std::count_if(events.words.begin(), events.words.end(),
+                                                      [&](const std::string& w) { return w.find(text) != std::string::npos; }));
+    }
+    std::uint64_t written = 0;
+};
+
+TEST_F(Full, RaisesAnEventOnceForEachThresholdThatIsPassed) {
+    snapshot("P", 100);
+    ASSERT_EQ(set("thresholds", "95,50"), "");
+    fill_to(40);
+    EXPECT_TRUE(events.words.empty());
+    fill_to(90);
+    EXPECT_EQ(events_with("s: snapshot full 50%: 50% of the COW device is used"), 1u);
+    fill_to(97);
+    EXPECT_EQ(events_with("snapshot full 95%"), 1u);
+    EXPECT_EQ(events.words.size(), 2u);
+    // Made larger, it is at 50 % once more.
+    disks["cow"]->resize({300 * 8});
+    fill_to(200);
+    EXPECT_EQ(events_with("snapshot full 50%"), 2u);
+    EXPECT_EQ(status("s").substr(0, 9), "1616/2400");
+    EXPECT_EQ(events.words.size(), 3u);
+}
+
+TEST_F(Full, HasThresholdsUnlessToldOtherwise) {
+    snapshot("P", 100);
+    fill_to(97);
+    EXPECT_EQ(events_with("snapshot full 80%"), 1u);
+    EXPECT_EQ(events_with("snapshot full 95%"), 1u);
+    remove("s");
+    opener.remove("cow");
+    events.words.clear();
+    snapshot("P", 100);
+    ASSERT_EQ(set("thresholds", "none"), "");
+    for (std::uint64_t i = 200; i < 290; ++i) EXPECT_EQ(write("o", i * 8, 8, 7), IoStatus::ok);
+    EXPECT_TRUE(events.words.empty());
+    ASSERT_EQ(set("thresholds", "default"), "");    // what is passed already raises nothing
+    EXPECT_EQ(write("o", 300 * 8, 8, 7), IoStatus::ok);
+    EXPECT_TRUE(events.words.empty());
+    for (std::uint64_t i = 301; i < 306; ++i) EXPECT_EQ(write("o", i * 8, 8, 7), IoStatus::ok);
+    EXPECT_EQ(events_with("snapshot full 95%"), 1u);
+}
+
+TEST_F(Full, AFileGrowsByStepsUpToWhatIsOfUse) {
+    snapshot("P", 10);
+    ASSERT_EQ(set("auto_extend", "50%"), "");
+    // More at once than there is room for, again and again: the writes wait.
+    std::vector<std::unique_ptr<Request>> requests;
+    for (std::uint64_t i = 0; i < kSize; i += 256) {
+        requests.push_back(std::make_unique<Request>(reactor, (*this)["o"], Op::write, Extent{{i}, {256}}, 7));
+    }
+    reactor.run_until_idle();
+    for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::ok);
+    EXPECT_NE(status("s"), "Invalid");
+    EXPECT_EQ(read("s", 0, kSize), all(kSize, 1));
+    // The whole origin, 512 chunks: header, three areas.
+    EXPECT_EQ(disks["cow"]->limits().size.v, (1 + 512 + 3) * 8u);
+    EXPECT_GE(events_with("snapshot extended: the COW device has"), 8u);
+    EXPECT_EQ(events_with("invalid"), 0u);
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow P 8");
+    EXPECT_EQ(read("s", 0, kSize), all(kSize, 1));
+}
+
+TEST_F(Full, AWriteToTheSnapshotWaitsForRoomAsWell) {
+    for (const char* kind : {"PO", "N"}) {
+        snapshot(kind, 4);
+        ASSERT_EQ(set("auto_extend", "1,1G"), "");    // by a chunk at least
+        ASSERT_EQ(set("auto_extend_at", "100"), "");
+        for (std::uint64_t i = 0; i < 64; ++i) EXPECT_EQ(write("s", i * 8, i % 2 ? 8 : 3, 9), IoStatus::ok) << kind << i;
+        EXPECT_EQ(read("s", 8, 8), all(8, 9));
+        remove("s");
+        opener.remove("cow");
+    }
+}
+
+TEST_F(Full, GrowthEndsAtItsBound) {
+    snapshot("PO", 10);
+    ASSERT_EQ(set("auto_extend", "8K,65537"), "");    // 16 chunks, and a byte
+    for (std::uint64_t i = 0; i < 14; ++i) EXPECT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    EXPECT_EQ(disks["cow"]->limits().size.v, 128u);
+    EXPECT_EQ(write("s", 14 * 8, 8, 9), IoStatus::io_error);
+    EXPECT_EQ(status("s"), "Overflow");
+}
+
+TEST_F(Full, AFileThatCannotGrowIsFullAndSaysWhy) {
+    snapshot("P", 10);
+    opener.limit_growth("cow", {96});
+    ASSERT_EQ(set("auto_extend", "8K"), "");
+    fill_to(10);
+    EXPECT_EQ(disks["cow"]->limits().size.v, 96u);
+    EXPECT_EQ(events_with("s: snapshot cannot be extended: the disk is full"), 1u);
+    EXPECT_EQ(write("o", 10 * 8, 8, 7), IoStatus::ok);
+    EXPECT_EQ(status("s"), "Invalid");
+    EXPECT_EQ(events_with("snapshot cannot be extended"), 1u);    // not tried without end
+}
+
+TEST_F(Full, WhatIsNoFileIsNotExtended) {
+    disk("below", 64 * 8);
+    make("cow-device", 64 * 8, "snapshot-origin", "below");
+    make("s", kSize, "snapshot", "origin udm:cow-device P 8");
+    EXPECT_EQ(set("auto_extend", "8K"), "udm:cow-device cannot be extended: it is no disk");
+    EXPECT_EQ(set("auto_extend", "none"), "");
+    remove("s");
+}
+
+TEST_F(Full, ASettingThatMakesNoSenseIsRefusedWithWhatWould) {
+    snapshot("P", 100);
+    for (const char* bad : {"0", "101", "x", "50,,60", "50;60"}) {
+        const std::string why = set("thresholds", bad);
+        EXPECT_NE(why.find("percentages from 1 to 100"), std::string::npos) << bad << ": " << why;
+    }
+    for (const char* bad : {"0", "", "x", "1G,", "1G,x", "%", "0%", "5000%"}) {
+        EXPECT_NE(set("auto_extend", bad).find("STEP or STEP,MAX"), std::string::npos) << bad;
+    }
+    EXPECT_NE(set("auto_extend_at", "0").find("percentage from 1 to 100"), std::string::npos);
+    EXPECT_NE(set("colour", "blue").find("a snapshot takes set thresholds, set auto_extend and set auto_extend_at"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace udm::test
