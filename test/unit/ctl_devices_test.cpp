@@ -130,8 +130,11 @@ TEST_F(DevicesOf, DeferredRemovalHappensWhenTheLastUserGoes) {
     EXPECT_TRUE(devices->remove(named("low"), true, false));
     EXPECT_EQ(info("low")["deferred_remove"], true);
     EXPECT_FALSE(devices->remove(named("high"), true, false));
-    while (devices->registry().try_find(named("low"))) std::this_thread::yield();
+    // It is not found any more before the state has forgotten it; both happen on another thread.
+    const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds{20};
+    while (!state->all("device/").empty() && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
     EXPECT_TRUE(state->all("device/").empty());
+    EXPECT_EQ(refusal([&] { info("low"); }).code, Errc::not_found);
 }
 
 TEST_F(DevicesOf, AStoreHasOneOwnerThoughTwoAskForItAtOnce) {
