@@ -9,13 +9,13 @@ import subprocess
 from . import servers
 
 
-def _sparse(path, size):
+def sparse(path, size):
     with open(path, "wb") as file:
         file.truncate(size)
     return path
 
 
-def _store_size(size):
+def store_size(size):
     """Enough for every chunk of the origin and its exceptions, at 4 KiB chunks."""
     return size + size // 128 + (16 << 20)
 
@@ -40,7 +40,7 @@ def nbdkit_plain(area, store, base, size):
 # ------------------------------------------------------------------------------------------------- copy
 def udm_origin(snapshots, chunk):
     def start(area, store, base, size):
-        files = [_sparse(area.fresh(".cow", area.of(store)), _store_size(size)) for _ in range(snapshots)]
+        files = [sparse(area.fresh(".cow", area.of(store)), store_size(size)) for _ in range(snapshots)]
 
         def prepare(daemon):
             for i, path in enumerate(files):
@@ -59,7 +59,7 @@ def qemu_copy_before_write(targets):
     def start(area, store, base, size):
         blockdevs, files, node = [servers.qemu_file("base", base, store)], [], "base"
         for i in range(targets):
-            files.append(_sparse(area.fresh(".view", area.of(store)), size))
+            files.append(sparse(area.fresh(".view", area.of(store)), size))
             blockdevs.append(servers.qemu_file(f"t{i}", files[-1], store))
             blockdevs.append(f"driver=copy-before-write,node-name=c{i},file={node},target=t{i}")
             node = f"c{i}"
@@ -71,7 +71,7 @@ def qemu_copy_before_write(targets):
 # --------------------------------------------------------------------------------------------- redirect
 def udm_snapshot(chunk):
     def start(area, store, base, size):
-        cow = _sparse(area.fresh(".cow", area.of(store)), _store_size(size))
+        cow = sparse(area.fresh(".cow", area.of(store)), store_size(size))
 
         def prepare(daemon):
             daemon.create("vol", f"0 {size // 512} snapshot {base} {cow} P {chunk // 512}")
