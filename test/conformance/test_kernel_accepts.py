@@ -14,7 +14,7 @@ import sys
 import pytest
 
 import pattern
-from udmtest import ROOT, Daemon, wait_until
+from udmtest import ROOT, Daemon, RpcError, wait_until
 from volume import Volume
 
 sys.path.insert(0, os.path.join(ROOT, "tools/kernel-oracle"))
@@ -84,7 +84,9 @@ class Store:
 
     def up(self, daemon, origin=None):
         origin = origin or self.origin
-        daemon.create("s", f"0 {self.size} snapshot {origin} {self.cow} {self.kind} {self.chunk}")
+        table = f"0 {self.size} snapshot {origin} {self.cow} {self.kind} {self.chunk}"
+        # Linux lets go of the locks of a daemon that was killed some milliseconds after it is gone.
+        wait_until(lambda: created(daemon, table), "the store to be free")
         daemon.create("o", f"0 {self.size} snapshot-origin {origin}")
 
     def down(self, daemon):
@@ -235,6 +237,16 @@ STORES = {
 def said(answer, what):
     (line,) = [line for line in answer.output.splitlines() if line.startswith(what + ": ")]
     return line[len(what) + 2 :]
+
+
+def created(daemon, table):
+    try:
+        daemon.create("s", table)
+        return True
+    except RpcError as error:
+        if error.data.get("name") != "EBUSY":
+            raise
+        return False
 
 
 @pytest.mark.parametrize("name", STORES)
