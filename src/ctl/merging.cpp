@@ -72,6 +72,11 @@ Json Merging::merge(const RecordPtr& snapshot) {
     const auto locks = lock_both(snapshot, volume);
     devices_.check_there(*snapshot);
     devices_.check_there(*volume);
+    if (is_lost(*snapshot)) {
+        throw Failure{Errc::bad_argument, fmt::format("{} is invalid: what it had is lost for good, and there is nothing to merge. {} stays as it is; "
+                                                      "`udm snapshot drop {}` deletes what is left of the snapshot", name, devices_.name_of(*volume), name),
+                      name};
+    }
     Switch change{.merging = volume, .leaving = snapshot, .still = nullptr, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
     {
         const std::lock_guard lock{registry.mutex};
@@ -122,6 +127,9 @@ Json Merging::merge_down(const RecordPtr& still) {
     devices_.check_there(*still);
     devices_.check_there(*layer);
     const std::string layer_name = devices_.name_of(*layer);
+    if (is_lost(*layer)) {
+        throw Failure{Errc::bad_argument, fmt::format("what was written since {} is invalid and lost for good; {} is all that is left: keep it", name, name), name};
+    }
     for (const std::string& user : registry.users_of(*still)) {
         if (user != layer_name) {
             throw Failure{Errc::busy, fmt::format("{} stands on {}, too: remove it first", user, name), name};
@@ -275,6 +283,13 @@ void Merging::event(const Event& event, const std::string&) noexcept {
         record = found->second;
     }
     devices_.worker().post([this, record] { look(record); });
+}
+
+bool Merging::is_lost(const Record& snapshot) const {
+    DeviceKey key;
+    key.minor = snapshot.minor;
+    const Json lines = devices_.status(key, false);
+    return lines.size() == 1 && lines[0]["type"] == "snapshot" && lines[0]["text"] == "Invalid";
 }
 
 bool Merging::is_merged(const Record& record) const {

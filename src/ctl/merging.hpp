@@ -41,6 +41,7 @@ class Merging final : EventSink {
     void forget(const RecordPtr& record);
     void look(const RecordPtr& record);
     void finish(const RecordPtr& record, const Json& noted);
+    bool is_lost(const Record& snapshot) const;    // Invalid; a merge of it would never end
     bool is_merged(const Record& record) const;
 
     Devices& devices_;

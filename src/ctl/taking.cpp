@@ -129,7 +129,8 @@ void Snapshots::Taking::check(Volume& volume) const {
         return Failure{Errc::bad_argument, fmt::format("{} {}", origin.name, why), origin.name};
     };
     if (!origin.live) throw refuse("has no table to take a snapshot of");
-    if (!origin.merging.is_null()) throw refuse("has a merge under way; wait until `udm snapshot list` shows none");
+    if (!origin.merging.is_null()) throw refuse(fmt::format("has a merge under way; take the snapshot when it has ended: `udm show {}` says how far it is",
+                                                         origin.name));
     if (origin.suspended) throw refuse("is suspended; resume it first");
     if (origin.inactive) throw refuse("has a table that waits to be resumed; resume or clear it first");
     if (origin.still && request_.redirect) throw refuse("is a still image and is not written");
@@ -283,7 +284,8 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
         const std::lock_guard lock{registry.mutex};
         return !former->merging.is_null();
     }();
-    if (merges) throw Failure{Errc::busy, fmt::format("{} has a merge under way; wait until `udm snapshot list` shows none", volume.name), volume.name};
+    if (merges) throw Failure{Errc::busy, fmt::format("{0} has a merge under way; take the snapshot when it has ended: `udm show {0}` says how far it is", volume.name),
+                               volume.name};
     if (former) {
         // What was written so far stays where it is and becomes the still image, under the snapshot's name.
         operations_.emplace_back(former->operation);

@@ -75,6 +75,20 @@ def test_merge_refuses_what_cannot_be_merged(volume):
     volume.udm("snapshot", "merge", "then", "--unexport")
 
 
+def test_merge_refuses_an_invalid_snapshot_and_leaves_the_volume_as_it_is(volume, folder):
+    volume.udm("snapshot", "take", "vol=small", "--size", "64K")
+    write_some(volume, 3)
+    assert "Invalid" in volume.udmsetup("status", "small").stdout, "the store is full"
+    before, table = content(volume, "vol"), volume.udmsetup("table", "vol").stdout
+    refused = volume.udm("snapshot", "merge", "small", check=False)
+    assert refused.returncode == 1 and "small is invalid" in refused.stderr and "udm snapshot drop small" in refused.stderr
+    assert volume.udmsetup("table", "vol").stdout == table
+    assert content(volume, "vol") == before
+    assert "invalid" in volume.udm("snapshot", "list").stdout, "it is still there"
+    volume.udm("snapshot", "drop", "small")
+    volume.udm("snapshot", "take", "vol=next")
+
+
 def test_a_merge_goes_on_after_a_kill_and_ends_by_itself(volume, folder):
     before = content(volume, "vol")
     volume.udm("snapshot", "take", "vol=then")
