@@ -77,6 +77,14 @@ Json Context::call(const char* method, Json params, const std::string& doing) {
     }
 }
 
+void Context::end_exports(const std::string& device) {
+    try {
+        call("export.remove", {{"device", device}}, "letting clients of " + device + " go");
+    } catch (const Refusal& refusal) {
+        if (refusal.details.value("errno", 0) != ENOENT) throw;    // it has none
+    }
+}
+
 Json Context::list(const char* method, const char* key, Json params) {
     try {
         return ctl::call_for_all(daemon(), method, key, std::move(params));

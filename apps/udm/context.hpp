@@ -49,6 +49,8 @@ class Context {
     ctl::Client& daemon();
     // Throws Refusal with the daemon's words and advice. `doing` is said on the terminal when it takes time.
     Json call(const char* method, Json params = Json::object(), const std::string& doing = {});
+    // Ends the exports of a device, if it has any (--unexport).
+    void end_exports(const std::string& device);
     // The whole of a list (ctl::call_for_all).
     Json list(const char* method, const char* key, Json params = Json::object());
     // Works against another daemon from here on (udm serve).

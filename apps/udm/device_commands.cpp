@@ -160,8 +160,7 @@ struct Remove {
         Json removed = Json::array();
         for (const std::string& name : names) {
             if (!force) refuse_with_snapshots(context, name);
-            if (unexport)
-                context.call("export.remove", {{"device", name}}, "letting clients of " + name + " go");
+            if (unexport) context.end_exports(name);
             Json params{{"device", name}};
             if (force) params["force"] = true;
             if (deferred) params["deferred"] = true;

@@ -48,7 +48,7 @@ bool wait_for_merge(Context& context, const std::string& name, const std::string
 }
 
 void merge_snapshot(Context& context, const std::string& name, bool unexport, bool background) {
-    if (unexport) context.call("export.remove", {{"device", name}}, "letting clients of " + name + " go");
+    if (unexport) context.end_exports(name);
     Json begun = context.call("snapshot.merge", {{"snapshot", name}});
     const std::string into = begun.value("into", "");
     begun["merged"] = !background && wait_for_merge(context, name, begun.value("device", into));

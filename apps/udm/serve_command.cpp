@@ -23,14 +23,13 @@ class Served {
   public:
     Served(Context& context, std::string device) : context_{context}, device_{std::move(device)} {}
     ~Served() {
-        for (const char* method : {"export.remove", "device.remove"}) {
-            try {
-                context_.call(method, {{"device", device_}});
-            } catch (const ctl::NoDaemon&) {
-                return;  // it went first, and took them with it
-            } catch (const std::exception& error) {
-                context_.note(fmt::format("udm: {} stays: {}", device_, error.what()));
-            }
+        try {
+            context_.end_exports(device_);
+            context_.call("device.remove", {{"device", device_}});
+        } catch (const ctl::NoDaemon&) {
+            // it went first, and took them with it
+        } catch (const std::exception& error) {
+            context_.note(fmt::format("udm: {} stays: {}", device_, error.what()));
         }
     }
     Served(const Served&) = delete;

@@ -98,7 +98,7 @@ void list(Context& context, const std::string& origin, bool names_only) {
 void drop(Context& context, const std::vector<std::string>& names, bool unexport, bool background) {
     Json dropped = Json::array();
     for (const std::string& name : names) {
-        if (unexport) context.call("export.remove", {{"device", name}}, "letting clients of " + name + " go");
+        if (unexport) context.end_exports(name);
         Json one = context.call("snapshot.drop", {{"snapshot", name}}, "dropping " + name);
         const std::string device = one.value("merging", "");
         if (!device.empty() && (background || !wait_for_merge(context, name, device))) {

@@ -349,6 +349,7 @@ def test_serve_says_what_is_wrong_and_leaves_nothing(daemon, tmp_path):
     assert taken.returncode == 1 and "--name" in taken.stderr
     nowhere = daemon.udm("serve", path, "--name", "other", "--uri", "nbd+unix:///x?socket=/nosuch/n.sock", check=False)
     assert nowhere.returncode == 1 and "/nosuch" in nowhere.stderr
+    assert "stays" not in nowhere.stderr, "nothing does"
     assert daemon.udm("ls", "--names").stdout == "disk\n"
 
 
