@@ -143,6 +143,7 @@ def test_the_limit_of_open_files_is_told_before_nothing_works_any_more(folder):
         daemon.export("d0")
         assert len(daemon.rpc("device.list")) == made
         daemon.create("again", f"0 {SECTORS} linear {base} 0")
+        before = descriptors(pid)
         daemon.rpc("snapshot.drop", snapshot="d1")
-        wait_until(lambda: descriptors(pid) < limit, "the store's descriptor to be closed")
+        wait_until(lambda: descriptors(pid) < before, "the store's descriptor to be closed")
         daemon.create("one-more", f"0 {SECTORS} snapshot {base} {folder}/1.cow P 8")

@@ -36,7 +36,7 @@ class Story:
         self.journal = os.path.join(folder, "journal")
         self.names = iter(f"snap{i}" for i in range(10_000))
         self.snapshots = {}  # name -> URI
-        self.merging = set()  # still images that go when the layer above is merged into them
+        self.merging = {}  # still image -> the layer above, which is merged into it
         self.load = None
 
     def __enter__(self):
@@ -85,21 +85,24 @@ class Story:
         del self.snapshots[name]
 
     def merge_down(self, name):
-        """Slowly, so that the next kills find it under way (the rate ends with the daemon)."""
+        """Slowly, so that the next kills find it under way."""
         self.load.ask(f"drop {name}")
         self.daemon.unexport(name)
         device = self.daemon.rpc("snapshot.drop", snapshot=name)["merging"]
-        try:
-            self.daemon.rpc("device.message", device=device, sector=0, message="set merge_rate 256K")
-        except udmtest.RpcError:
-            pass  # it is done already
+        self.set_merge_rate(device, "256K")
         del self.snapshots[name]
-        self.merging.add(name)
+        self.merging[name] = device
+
+    def set_merge_rate(self, device, rate):
+        try:
+            self.daemon.rpc("device.message", device=device, sector=0, message=f"set merge_rate {rate}")
+        except udmtest.RpcError:
+            pass  # it merges no more
 
     def listed(self):
         """Without what is on its way out."""
         listed = {s["snapshot"]: s for s in self.daemon.rpc("snapshot.list")}
-        self.merging &= set(listed)
+        self.merging = {name: device for name, device in self.merging.items() if name in listed}
         return {name: s for name, s in listed.items() if name not in self.merging}
 
     # ----------------------------------------------------------------------------------------- kills
@@ -169,6 +172,8 @@ def test_nothing_promised_is_lost_when_the_daemon_is_killed(folder, way):
         story.load.wait_for_writes(1000)
         if story.redirect:
             assert merges, "no kill came in the middle of a merge"
+            for device in story.merging.values():
+                story.set_merge_rate(device, "default")
             udmtest.wait_until(lambda: story.listed() and not story.merging, "the last merge to end", 60)
         counters = story.load.finish()
         assert counters["losses"] == KILLS
