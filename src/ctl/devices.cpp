@@ -29,10 +29,13 @@ RecordPtr Devices::create(const Creation& creation) {
     const RecordPtr record = make(creation.name, creation.uuid, creation.minor);
     const std::lock_guard operation{record->operation};
     check_there(*record);  // others see it already, and may have removed it
+    std::vector<RecordPtr> givers;
     try {
         if (creation.table) load_step(record, *creation.table, creation.read_only);
-        commit({change_of(*record, true)});
+        givers = note_givers(*record);
+        commit(changes_of(*record, givers));
     } catch (const Failure&) {
+        forget_givers(givers);
         registry_.begin_removal(*record);
         destroy_step(*record);
         throw;
@@ -43,7 +46,10 @@ RecordPtr Devices::create(const Creation& creation) {
         resume_step(record);
     } catch (const Failure&) {  // or nothing at all
         registry_.begin_removal(*record);
-        commit({removal_of(*record)});
+        forget_givers(givers);
+        auto changes = changes_of(*record, givers);
+        changes[0] = removal_of(*record);
+        commit(changes);
         destroy_step(*record);
         publish(*record, "removed");
         throw;
@@ -55,26 +61,34 @@ RecordPtr Devices::create(const Creation& creation) {
 void Devices::remove_locked(const RecordPtr& record) {
     registry_.begin_removal(*record);
     try {
-        std::vector<State::Change> changes = {removal_of(*record)};
-        if (removal_watcher_) {
-            const auto more = removal_watcher_->changes_at_removal(*record);
-            changes.insert(changes.end(), more.begin(), more.end());
-        }
-        commit(changes);
+        commit(changes_at_removal(*record));
     } catch (const Failure&) {
         registry_.undo_removal(*record);
         throw;
     }
-    registry_.free_names(*record);
-    if (removal_watcher_) removal_watcher_->removed(*record);
     std::string table;
     {
         const std::lock_guard lock{registry_.mutex};
         if (record->live) table = text_of_lines(record->live->lines);
     }
-    destroy_step(*record);
-    publish(*record, "removed");
+    finish_removal(*record);
     log_info(record->name, "removed; its table was: {}", table.empty() ? "none" : table);
+}
+
+std::vector<State::Change> Devices::changes_at_removal(const Record& record) const {
+    std::vector<State::Change> changes = {removal_of(record)};
+    if (removal_watcher_) {
+        const auto more = removal_watcher_->changes_at_removal(record);
+        changes.insert(changes.end(), more.begin(), more.end());
+    }
+    return changes;
+}
+
+void Devices::finish_removal(Record& record) {
+    registry_.free_names(record);
+    if (removal_watcher_) removal_watcher_->removed(record);
+    destroy_step(record);
+    publish(record, "removed");
 }
 
 bool Devices::remove(const DeviceKey& key, bool deferred, bool force) {
@@ -232,13 +246,21 @@ RecordPtr Devices::resume(const DeviceKey& key) {
         swaps = record->inactive.has_value();
         was_running = record->live && !record->suspended;
     }
+    std::vector<RecordPtr> givers;
     if (swaps) {
         // The old table is quiet before the state says that the new one counts, and that is on the disk
         // before the new one takes a request: whichever a crash leaves is the one that has the data.
         if (was_running) suspend_step(*record, {});
-        commit({change_of(*record, true)});
     }
-    resume_step(record);
+    try {
+        givers = note_givers(*record);
+        if (swaps || !givers.empty()) commit(changes_of(*record, givers));
+        resume_step(record);
+    } catch (const Failure&) {
+        forget_givers(givers);
+        if (!givers.empty()) commit(changes_of(*record, givers));
+        throw;
+    }
     publish(*record, "resumed");
     return record;
 }

@@ -119,6 +119,9 @@ class Devices {
     // What the state should say of it; `resumed`: as after a resume.
     State::Change change_of(const Record& record, bool resumed = false) const;
     static State::Change removal_of(const Record& record);
+    // After Registry::begin_removal(): all that leaves the state with it; and, when that is committed, the rest.
+    std::vector<State::Change> changes_at_removal(const Record& record) const;
+    void finish_removal(Record& record);
     void commit(const std::vector<State::Change>& changes) const;
     void publish(const Record& record, std::string_view kind, std::string_view what = {}) const;
     Device& ensure_device(const RecordPtr& record, unsigned home);
@@ -141,6 +144,8 @@ class Devices {
     };
     Locked lock(const DeviceKey& key) const;  // throws not_found
     void check_there(const Record& record) const;
+    // Other devices whose live tables name this store, whether they have it or gave it away.
+    std::vector<RecordPtr> others_with_store(const Record& record, const std::string& cow) const;
 
   private:
     class Observer;
@@ -158,6 +163,10 @@ class Devices {
     DiskId identity_of(const std::string& word) const;
     std::vector<TableLine> lines_elsewhere(const Record& user, unsigned home, std::string& name) const;
     void check_store(const Record& record, unsigned home, const TableLine& line) const;
+    // Those whose stores go to `record` when it is resumed: noted so, but not yet in the state.
+    std::vector<RecordPtr> note_givers(const Record& record);
+    std::vector<State::Change> changes_of(const Record& record, const std::vector<RecordPtr>& givers) const;
+    void forget_givers(const std::vector<RecordPtr>& givers);
     void drop_idle_device(Record& record);
     void remove_locked(const RecordPtr& record);
     bool needed_by_held(const Record& lower) const;
@@ -181,6 +190,7 @@ class Devices {
     EventHub& hub_;
     State& state_;
     Worker worker_;
+    Worker recorder_;  // of lost stores alone: what the other waits for may be waiting for a record
     LostStoreList lost_;
     Registry registry_;
     std::mutex making_;  // of Device objects

@@ -263,6 +263,7 @@ void Devices::mark_snapshots_stale(const Record& origin, const std::vector<Table
                 if (theirs.type != "snapshot") continue;
                 if (!base_id) base_id = identity_of(base);
                 if (snapshot_base(theirs) != base && identity_of(snapshot_base(theirs)) != *base_id) continue;
+                if (!others_with_store(*record, snapshot_cow(theirs)).empty()) continue;    // it misses nothing there
                 make_stale(
                     record,
                     fmt::format("the snapshot is lost: it could not come up when its origin did ({})", why));

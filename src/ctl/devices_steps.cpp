@@ -93,9 +93,12 @@ class Devices::Observer final : public Device::Observer {
 };
 
 Devices::Devices(Host& host, EventHub& hub, State& state)
-    : host_{host}, hub_{hub}, state_{state}, lost_{state, worker_} {}
+    : host_{host}, hub_{hub}, state_{state}, lost_{state, recorder_} {}
 
-Devices::~Devices() { worker_.stop(); }
+Devices::~Devices() {
+    worker_.stop();
+    recorder_.stop();
+}
 
 std::string Devices::name_of(const Record& record) const {
     const std::lock_guard lock{registry_.mutex};
@@ -137,7 +140,11 @@ State::Change Devices::change_of(const Record& record, bool resumed) const {
     Json value = {{"name", record.name}};
     if (!record.uuid.empty()) value["uuid"] = record.uuid;
     const auto& slot = resumed && record.inactive ? record.inactive : record.live ? record.live : record.kept;
-    if (slot) {
+    if (slot && &slot == &record.live && record.gave_store) {
+        Sectors size;
+        for (const TableLine& line : slot->lines) size += line.length;
+        value["table"] = json_of_lines({{Sector{0}, size, "error", ""}});
+    } else if (slot) {
         value["table"] = json_of_lines(slot->lines);
         if (slot->read_only) value["read_only"] = true;
         if (!slot->minors.empty()) value["minors"] = slot->minors;
@@ -283,6 +290,59 @@ void Devices::check_store(const Record& record, unsigned home, const TableLine& 
     }
 }
 
+std::vector<RecordPtr> Devices::others_with_store(const Record& record, const std::string& cow) const {
+    std::vector<RecordPtr> others;
+    const DiskId id = identity_of(cow);
+    if (id.kind == DiskId::Kind::none) return others;
+    for (const RecordPtr& user : registry_.users_of(id)) {
+        if (user.get() == &record) continue;
+        std::vector<TableLine> lines;
+        {
+            const std::lock_guard lock{registry_.mutex};
+            if (user->live) lines = user->live->lines;
+        }
+        const bool names_it = std::any_of(lines.begin(), lines.end(), [&](const TableLine& line) {
+            const std::string theirs = snapshot_cow(line);
+            return !theirs.empty() && identity_of(theirs) == id;
+        });
+        if (names_it) others.push_back(user);
+    }
+    return others;
+}
+
+// After a crash one table alone may name the store: the one that it went to.
+std::vector<RecordPtr> Devices::note_givers(const Record& record) {
+    std::vector<TableLine> coming;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (record.inactive) coming = record.inactive->lines;
+        else if (record.live && record.suspended && !record.gave_store) coming = record.live->lines;
+    }
+    std::vector<RecordPtr> givers;
+    for (const TableLine& line : coming) {
+        const std::string cow = snapshot_cow(line);
+        if (cow.empty()) continue;
+        for (const RecordPtr& other : others_with_store(record, cow)) {
+            const std::lock_guard lock{registry_.mutex};
+            if (!other->suspended || other->gave_store) continue;    // a running one gives nothing away
+            other->gave_store = true;
+            givers.push_back(other);
+        }
+    }
+    return givers;
+}
+
+std::vector<State::Change> Devices::changes_of(const Record& record, const std::vector<RecordPtr>& givers) const {
+    std::vector<State::Change> changes{change_of(record, true)};
+    for (const RecordPtr& giver : givers) changes.push_back(change_of(*giver));
+    return changes;
+}
+
+void Devices::forget_givers(const std::vector<RecordPtr>& givers) {
+    const std::lock_guard lock{registry_.mutex};
+    for (const RecordPtr& giver : givers) giver->gave_store = false;
+}
+
 DiskId Devices::identity_of(const std::string& word) const {
     const RecordPtr lower = find_mapped(registry_, word);
     return lower ? lower->id() : host_.identify(word);
@@ -404,6 +464,7 @@ void Devices::update_after_resume(const RecordPtr& record) {
         record->size = limits.size;
         if (record->inactive && !has_inactive) {
             if (has_live) record->live = std::move(record->inactive);
+            record->gave_store = false;
             record->inactive.reset();
             record->kept.reset();  // a table of its own again
             if (record->stale_because.empty()) record->held_because.clear();
@@ -482,6 +543,7 @@ void Devices::stop() {
         run_on(reactor, [&] { record->owned.reset(); });
     }
     worker_.stop();
+    recorder_.stop();
 }
 
 std::vector<std::string> Devices::warnings() const {

@@ -53,6 +53,8 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
     {
         const std::lock_guard lock{registry.mutex};
         read_only = request.read_only || record->still || (record->live && record->live->read_only);
+        if (record->merging.contains("layer"))
+            throw Failure{Errc::busy, fmt::format("{} is being dropped: what stands on it is merged into it", name), name};
         if (!record->live)
             throw Failure{Errc::bad_argument,
                           fmt::format("{} has no table yet, so there is nothing to serve", name), name};

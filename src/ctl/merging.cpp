@@ -106,8 +106,19 @@ Json Merging::merge(const RecordPtr& snapshot) {
                         {"then", json_of_lines(change.before.lines)},
                         {"minors", change.before.minors}};
     }
+    refuse_lost(*snapshot, name);
     registry.begin_removal(*snapshot);
     return begin(change);
+}
+
+// What is left of an invalid one is no moment's state: merged, it would be taken for one.
+void Merging::refuse_lost(const Record& store, const std::string& name) const {
+    DeviceKey key;
+    key.minor = store.minor;
+    const Json lines = devices_.status(key, false);
+    if (lines.size() != 1 || lines[0]["text"] != "Invalid") return;
+    const std::string holder = devices_.name_of(store);
+    throw Failure{Errc::bad_argument, fmt::format("{} is invalid: what its store had is lost, and there is nothing to merge", holder), name};
 }
 
 Json Merging::merge_down(const RecordPtr& still) {
@@ -135,6 +146,7 @@ Json Merging::merge_down(const RecordPtr& still) {
             throw Failure{Errc::busy, fmt::format("{} stands on {}, too: remove it first", user, name), name};
         }
     }
+    refuse_lost(*layer, name);
     Switch change{.merging = layer, .leaving = nullptr, .still = still, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
     SlotText of_still;
     {
@@ -186,7 +198,9 @@ Json Merging::begin(Switch& change) {
         note(change.noted);
         devices_.load_step(merging, {change.line}, change.before.read_only, change.minors);
         std::vector<State::Change> changes{devices_.change_of(*merging, true)};
-        if (change.leaving) changes.push_back(Devices::removal_of(*change.leaving));
+        if (change.leaving) {
+            for (State::Change& each : devices_.changes_at_removal(*change.leaving)) changes.push_back(std::move(each));
+        }
         if (change.still) changes.push_back(devices_.change_of(*change.still));
         devices_.commit(changes);
         committed = true;
@@ -227,10 +241,7 @@ Json Merging::begin(Switch& change) {
         }
         throw;
     }
-    if (change.leaving) {
-        registry.free_names(*change.leaving);
-        devices_.destroy_step(*change.leaving);
-    }
+    if (change.leaving) devices_.finish_removal(*change.leaving);
     devices_.publish(*merging, "table", "merging " + change.name);
     log_info(devices_.name_of(*merging), "merging {}", change.name);
     const RecordPtr volume = find_minor(registry, change.noted["volume"]);
@@ -365,7 +376,9 @@ void Merging::finish(const RecordPtr& record, const Json& noted) {
         }
     }
     changes.push_back(devices_.change_of(*record));
-    if (const RecordPtr below = still ? find_mapped(registry, snapshot_base(lines[0])) : nullptr) {    // a still image, too
+    // A still image, too; by its number, since it may have another name now.
+    const auto known = still ? minors.find(snapshot_base(lines[0])) : minors.end();
+    if (const RecordPtr below = known != minors.end() ? find_minor(registry, known->second) : nullptr) {
         {
             const std::lock_guard lock{registry.mutex};
             if (below->snapshot.is_object() && below->snapshot.contains("layer")) below->snapshot["layer"] = record->minor;
@@ -374,13 +387,10 @@ void Merging::finish(const RecordPtr& record, const Json& noted) {
     }
     if (still) {
         registry.begin_removal(*still);
-        changes.push_back(Devices::removal_of(*still));
+        for (State::Change& each : devices_.changes_at_removal(*still)) changes.push_back(std::move(each));
     }
     devices_.commit(changes);
-    if (still) {
-        registry.free_names(*still);
-        devices_.destroy_step(*still);
-    }
+    if (still) devices_.finish_removal(*still);
     if (const std::string cow = noted.value("cow", ""); noted.value("made", false) && !cow.empty()) {
         ::unlink(cow.c_str());
         devices_.lost_stores().forget_words(quote_word(cow));

@@ -181,8 +181,11 @@ Result<std::unique_ptr<OpenDevice>> TableOpener::open_mapped(const RecordPtr& lo
     {
         const std::lock_guard lock{config_.registry.mutex};
         lower_home = lower->home;
-        // (A merge writes the image that it makes an end of.)
-        read_only = (lower->still && lower->merging.is_null()) || (lower->live && lower->live->read_only);
+        // A merge writes the image that it makes an end of, which is nobody else's from then on.
+        const bool ends = lower->merging.contains("layer");
+        if (ends && lower->merging["layer"] != config_.record->minor)
+            return fail(Errc::busy, fmt::format("{} is being dropped: what stands on it is merged into it", words));
+        read_only = (lower->still && !ends) || (lower->live && lower->live->read_only);
     }
     if (mode == OpenMode::write && read_only)
         return fail(Errc::denied, fmt::format("{} is read-only", words));

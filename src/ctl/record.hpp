@@ -62,6 +62,8 @@ class Record {
     std::string held_because;                    // why it was left without its table after a restart
     std::string stale_because;     // a snapshot that must never be trusted again: it has an error table now
     std::optional<SlotText> kept;  // the table it had then, while it is held; Registry::note_held_locked()
+    // Its live table's store went to another device's table: it answers with errors, and the state has an error table.
+    bool gave_store = false;
     Json settings = Json::object();
     // What snapshot.take noted about a snapshot; null otherwise. Set by Registry::note_snapshot_locked().
     Json snapshot;

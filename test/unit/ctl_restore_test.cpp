@@ -137,6 +137,75 @@ TEST_F(RestartWithSnapshots, SettingsReachTheTargetsAgain) {
     EXPECT_EQ(devices->registry().find(named("snap"))->event_number, before + 1);
 }
 
+// Between the handover and the removal of the device that had the store before.
+TEST_F(RestartWithSnapshots, AStoreThatWasHandedOverIsTheHeirs) {
+    make();
+    const std::string line = table("snap");
+    bare("heir");
+    devices->load(named("heir"), lines_of_text(line), false);
+    devices->suspend(named("snap"), false);
+    devices->resume(named("heir"));
+    ASSERT_EQ(write("heir", 16, 'H'), IoStatus::ok);
+    flush("heir");
+    restart();
+    EXPECT_TRUE(devices->warnings().empty());
+    EXPECT_TRUE(devices->lost_stores().all().empty());
+    EXPECT_EQ(table("heir"), line);
+    EXPECT_EQ(read("heir", 0), 'O');
+    EXPECT_EQ(read("heir", 16), 'H');
+    EXPECT_EQ(table("snap"), "0 2048 error ");
+    // And on to a third, in one step.
+    devices->remove(named("snap"), false, false);
+    devices->suspend(named("heir"), false);
+    create("snap", line);
+    restart();
+    EXPECT_EQ(read("snap", 16), 'H');
+    EXPECT_EQ(table("heir"), "0 2048 error ");
+}
+
+TEST_F(RestartWithSnapshots, ARefusedHandoverTakesNothing) {
+    make();
+    const std::string line = table("snap");
+    bare("heir");
+    devices->load(named("heir"), lines_of_text(line), false);
+    EXPECT_NE(refusal([&] { devices->resume(named("heir")); }).message.find("until source is suspended"), std::string::npos);
+    devices->suspend(named("snap"), false);
+    devices->resume(named("heir"));    // the second time without a new table
+    restart();
+    EXPECT_EQ(read("heir", 0), 'O');
+    EXPECT_EQ(table("snap"), "0 2048 error ");
+}
+
+// The state names two owners: whoever comes second is held, and the store is not taken for lost.
+TEST_F(RestartWithSnapshots, AStoreThatAnotherHasIsNotLost) {
+    make();
+    const std::string line = table("snap");
+    bare("heir");
+    devices->load(named("heir"), lines_of_text(line), false);
+    refusal([&] { devices->resume(named("heir")); });
+    restart();
+    EXPECT_TRUE(devices->lost_stores().all().empty());
+    EXPECT_EQ(read("snap", 0), 'O');
+    EXPECT_EQ(info("heir")["state"], "suspended");
+    restart();
+    EXPECT_EQ(read("snap", 0), 'O');
+}
+
+TEST_F(RestartWithSnapshots, AMergeBegunByHandGoesOn) {
+    make();
+    const std::string line = table("snap");
+    devices->load(named("origin"), lines_of_text("0 2048 snapshot-merge " + base + " " + cow + " P 8"), false);
+    devices->suspend(named("snap"), false);
+    devices->resume(named("origin"));
+    EXPECT_EQ(read("origin", 0), 'O');
+    restart();
+    EXPECT_TRUE(devices->warnings().empty());
+    EXPECT_EQ(info("origin")["state"], "active");
+    EXPECT_EQ(read("origin", 0), 'O');
+    EXPECT_EQ(read("second", 0), 'O');
+    EXPECT_EQ(table("snap"), "0 2048 error ");
+}
+
 TEST_F(RestartWithSnapshots, AMissingStoreIsLostForGood) {
     make();
     stop();

@@ -1,4 +1,6 @@
 // snapshot.take, drop and list: the dance, and the way back from every step of it.
+#include <semaphore>
+#include <set>
 #include <thread>
 
 #include "ctl/cow_file.hpp"
@@ -231,6 +233,100 @@ TEST_F(Taking, AMissingLayerIsHeldAndNotGivenUp) {
     std::filesystem::rename(cow + ".away", cow);
     devices->resume(named("vol"));
     EXPECT_EQ(read("vol", 0), 'B');
+}
+
+class Heard final : public EventSink {
+  public:
+    explicit Heard(EventHub& hub) : hub_{hub} { hub_.add(*this); }
+    ~Heard() { hub_.remove(*this); }
+    bool removed(const std::string& name) {
+        const std::lock_guard lock{mutex_};
+        return removed_.contains(name);
+    }
+
+  private:
+    void event(const Event& event, const std::string&) noexcept override {
+        const std::lock_guard lock{mutex_};
+        if (event.kind == "removed") removed_.emplace(event.device);
+    }
+    EventHub& hub_;
+    std::mutex mutex_;
+    std::set<std::string> removed_;
+};
+
+TEST_F(Taking, AMergeSaysThatDevicesWent) {
+    create("vol", plain);
+    take({"vol"}, false, "snap");
+    Heard heard{hub};
+    snapshots->merge(named("snap"));
+    EXPECT_TRUE(heard.removed("snap"));    // or who waits for its events would wait for ever
+    while (table("vol").find("snapshot-origin") == std::string::npos) std::this_thread::yield();
+    take({"vol"}, true, "still");
+    snapshots->drop(named("still"));
+    while (!heard.removed("still")) std::this_thread::yield();
+}
+
+TEST_F(Taking, AnInvalidSnapshotIsNotMerged) {
+    create("vol", "0 2048 snapshot-origin " + disk);
+    create("snap", "0 2048 snapshot " + disk + " " + file("cow", 16 << 10) + " P 8");
+    for (std::uint64_t sector = 0; sector < 80; sector += 8) ASSERT_EQ(write("vol", sector, 'A'), IoStatus::ok);
+    ASSERT_EQ(status("snap"), "0 2048 snapshot Invalid");
+    EXPECT_NE(refusal([&] { snapshots->merge(named("snap")); }).message.find("invalid"), std::string::npos);
+    EXPECT_EQ(table("vol"), "0 2048 snapshot-origin " + disk);
+    EXPECT_EQ(devices->registry().size(), 2u);
+}
+
+TEST_F(Taking, StillImagesAreDroppedUnderTheNamesTheyHaveNow) {
+    create("vol", plain);
+    for (const auto& [name, letter] : {std::pair{"a", 'A'}, std::pair{"b", 'B'}}) {
+        take({"vol"}, true, name);
+        ASSERT_EQ(write("vol", 0, letter), IoStatus::ok);
+    }
+    devices->rename(named("a"), "first");
+    for (const char* name : {"b", "first"}) {
+        snapshots->drop(named(name));
+        while (devices->registry().try_find(named(name))) std::this_thread::yield();
+        EXPECT_EQ(read("vol", 0), 'B');
+    }
+    while (files() != 0) std::this_thread::yield();
+}
+
+TEST_F(Taking, AStillImageThatEndsIsNobodyElses) {
+    create("vol", plain);
+    take({"vol"}, true, "a");
+    const RecordPtr still = devices->registry().find(named("a"));
+    {
+        const std::lock_guard lock{devices->registry().mutex};
+        still->merging = {{"layer", 100}};
+    }
+    EXPECT_EQ(refusal([&] { create("over", "0 2048 linear udm:a 0"); }).code, Errc::busy);
+}
+
+TEST_F(Taking, AStoreThatWentToAnotherIsNotDeleted) {
+    create("vol", plain);
+    take({"vol"}, false, "snap");
+    const std::string line = table("snap");
+    bare("heir");
+    devices->load(named("heir"), lines_of_text(line), false);
+    devices->suspend(named("snap"), false);
+    devices->resume(named("heir"));
+    EXPECT_TRUE(snapshots->drop(named("snap"))["cow"].is_null());
+    EXPECT_EQ(files(), 1u);
+}
+
+// The worker may be in the middle of ending a merge, waiting for a write that waits for the record.
+TEST_F(Taking, ALostStoreIsRecordedWhateverTheWorkerWaitsFor) {
+    class Answer final : public LostStores::Recorded {
+      public:
+        void recorded(IoStatus) noexcept override { done.release(); }
+        std::binary_semaphore done{0};
+    } answer;
+    std::binary_semaphore go_on{0};
+    devices->worker().post([&] { go_on.acquire(); });
+    run_on(host->env(0).reactor, [&] { devices->lost_stores().record({DiskId::Kind::file, 1, 2}, "words", answer); });
+    EXPECT_TRUE(answer.done.try_acquire_for(std::chrono::seconds{10}));
+    go_on.release();
+    stop();
 }
 
 TEST(CowFile, IsNeverLargerThanUseful) {

@@ -35,8 +35,8 @@ class World : public testing::Test {
     }
     void stop() {
         if (!devices) return;
+        devices->stop();    // its worker may be ending a merge
         snapshots.reset();
-        devices->stop();
         devices.reset();
         state.reset();
         host.reset();
