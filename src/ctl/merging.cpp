@@ -329,6 +329,9 @@ void Merging::look(const RecordPtr& record) {
         const std::lock_guard lock{devices_.registry().mutex};
         if (record->gone || record->merging.is_null()) {
             noted = nullptr;
+        } else if (record->merging != noted) {    // another merge began while this waited for the locks
+            devices_.worker().post([this, record] { look(record); });
+            return;
         } else if (record->live && record->live->lines.size() == 1 && record->live->lines[0].type != "snapshot-merge") {
             record->merging = nullptr;    // somebody loaded another table: it is theirs now
             noted = nullptr;
