@@ -106,19 +106,8 @@ Json Merging::merge(const RecordPtr& snapshot) {
                         {"then", json_of_lines(change.before.lines)},
                         {"minors", change.before.minors}};
     }
-    refuse_lost(*snapshot, name);
     registry.begin_removal(*snapshot);
     return begin(change);
-}
-
-// What is left of an invalid one is no moment's state: merged, it would be taken for one.
-void Merging::refuse_lost(const Record& store, const std::string& name) const {
-    DeviceKey key;
-    key.minor = store.minor;
-    const Json lines = devices_.status(key, false);
-    if (lines.size() != 1 || lines[0]["text"] != "Invalid") return;
-    const std::string holder = devices_.name_of(store);
-    throw Failure{Errc::bad_argument, fmt::format("{} is invalid: what its store had is lost, and there is nothing to merge", holder), name};
 }
 
 Json Merging::merge_down(const RecordPtr& still) {
@@ -146,7 +135,6 @@ Json Merging::merge_down(const RecordPtr& still) {
             throw Failure{Errc::busy, fmt::format("{} stands on {}, too: remove it first", user, name), name};
         }
     }
-    refuse_lost(*layer, name);
     Switch change{.merging = layer, .leaving = nullptr, .still = still, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
     SlotText of_still;
     {

@@ -37,7 +37,6 @@ class Merging final : EventSink {
     struct Switch;
     void event(const Event& event, const std::string& line) noexcept override;
     Json begin(Switch& change);
-    void refuse_lost(const Record& store, const std::string& name) const;
     void watch(const RecordPtr& record);
     void forget(const RecordPtr& record);
     void look(const RecordPtr& record);

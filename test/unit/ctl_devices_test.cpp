@@ -278,8 +278,8 @@ TEST_F(DevicesOf, TheDaemonsSettingsHoldForAllReactorsAndAreKept) {
     for (unsigned i = 0; i < host->reactor_count(); ++i) {
         run_on(host->env(i).reactor, [&] {
             for (const Parameter& one : host->types(i).parameters()) {
-                if (one.name == "snapshot_cow_threshold") EXPECT_EQ(one.value, 3u);
-                if (one.name == "snapshot_copy_memory") EXPECT_EQ(one.value, (std::uint64_t{8} << 20) / host->reactor_count());
+                if (one.name == "snapshot_cow_threshold") { EXPECT_EQ(one.value, 3u); }
+                if (one.name == "snapshot_copy_memory") { EXPECT_EQ(one.value, (std::uint64_t{8} << 20) / host->reactor_count()); }
             }
         });
     }
