@@ -1,0 +1,9 @@
+#include "services/dirty_log/dirty_log.hpp"
+
+namespace udm::dirty_log {
+
+Job<Result<bool>> DirtyLog::ask_in_sync(Region region) { co_return in_sync(region) == Answer::yes; }
+
+Job<Result<bool>> DirtyLog::ask_is_remote_recovering(Region region) { co_return is_remote_recovering(region) == Answer::yes; }
+
+}  // namespace udm::dirty_log
