@@ -21,6 +21,7 @@
 #pragma once
 
 #include <array>
+#include <coroutine>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -48,6 +49,9 @@ struct LegRecord {
     // What the mirror knows a leg by, so that it notices legs in another order or exchanged; opaque here, those from
     // leg_count on are 0. Must be the same after a restart.
     std::array<std::uint64_t, kLegsMax> tags{};
+    bool makes_sense() const noexcept {
+        return leg_count != 0 && leg_count <= kLegsMax && source < leg_count && failed >> leg_count == 0 && (failed >> source & 1) == 0;
+    }
     bool operator==(const LegRecord&) const = default;
 };
 
@@ -130,7 +134,7 @@ class DirtyLog {
     }
     virtual Job<Result<bool>> ask_is_remote_recovering(Region region);
     virtual Regions sync_count() const noexcept = 0;    // regions in sync
-    // The first region from `from` on that is not clean (in memory or on the device), if there is one.
+    // The first region from `from` on that is dirty, if there is one. (One that is being made clean no longer is.)
     virtual std::optional<Region> next_dirty(Region from) const noexcept = 0;
 
     // --- notes; in memory until flushed -------------------------------------------------------------------------
@@ -158,7 +162,9 @@ class DirtyLog {
 
     // --- resync -------------------------------------------------------------------------------------------------
     // The next run of adjacent regions, at most `most`, that are out of sync and neither handed out nor failed; they are handed
-    // out then, until set_sync() or give_back(). None: nothing to do now. Logs that are local don't suspend the job.
+    // out then, until set_sync() or give_back(). None: nothing to do now. A region that was clean until now is handed out when it is
+    // dirty durably, since a copy that is cut short leaves the legs different; if the log can't be written, none is. Else local logs
+    // don't suspend the job.
     virtual Job<RegionRun> resync_work(Regions most) = 0;
     // Handed out but not tried: will be handed out again.
     virtual void give_back(RegionRun regions) noexcept = 0;
@@ -177,6 +183,27 @@ class DirtyLog {
     // How long a region rests before it is made clean: at least this, at most twice; less when the whole mirror rests.
     virtual void set_rest(Nanoseconds rest) noexcept { static_cast<void>(rest); }
     static constexpr Nanoseconds kRest = 5 * kSecond;
+};
+
+// co_await of a flush: `FlushWait wait{log}; const IoStatus status = co_await wait;`
+class FlushWait final : DirtyLog::Waiter {
+  public:
+    explicit FlushWait(DirtyLog& log) noexcept : log_{log} {}
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> awaiting) noexcept {
+        awaiting_ = awaiting;
+        log_.flush(*this);
+    }
+    IoStatus await_resume() const noexcept { return status_; }
+
+  private:
+    void flushed(IoStatus status) noexcept override {
+        status_ = status;
+        awaiting_.resume();
+    }
+    DirtyLog& log_;
+    std::coroutine_handle<> awaiting_;
+    IoStatus status_{IoStatus::ok};
 };
 
 }  // namespace udm::dirty_log

@@ -20,6 +20,9 @@ struct RegionRun {
     constexpr bool operator==(const RegionRun&) const = default;
 };
 
+// So many fit into a log (formats of Linux count them in 32 bits).
+inline constexpr std::uint64_t kRegionsMax = 0xFFFF'FFFF;
+
 // The only place where a sector becomes a region. Sectors count from the target's start.
 class RegionSize {
   public:

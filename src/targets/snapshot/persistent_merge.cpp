@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "targets/snapshot/persistent_store.hpp"
-#include "targets/snapshot/pooled_buffer.hpp"
+#include "services/pooled_buffer.hpp"
 
 namespace udm::snapshot {
 namespace {

@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstring>
 
-#include "targets/snapshot/pooled_buffer.hpp"
+#include "services/pooled_buffer.hpp"
 
 namespace udm::snapshot {
 

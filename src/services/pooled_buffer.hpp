@@ -5,7 +5,7 @@
 
 #include "port/buffer_pool.hpp"
 
-namespace udm::snapshot {
+namespace udm {
 
 // A buffer that goes back to its pool with its scope, also when a job is destroyed in a power cut.
 class PooledBuffer {
@@ -23,4 +23,4 @@ class PooledBuffer {
     std::byte* data_;
 };
 
-}  // namespace udm::snapshot
+}  // namespace udm
