@@ -36,7 +36,8 @@ class Story:
         self.journal = os.path.join(folder, "journal")
         self.names = iter(f"snap{i}" for i in range(10_000))
         self.snapshots = {}  # name -> URI
-        self.merging = {}  # still image -> the layer above, which is merged into it
+        self.written = set()  # of those, the ones with writers of their own
+        self.merging = {}  # still image -> the layer above, which is merged into it; snapshot -> the volume that goes back to it
         self.load = None
 
     def __enter__(self):
@@ -75,8 +76,12 @@ class Story:
     def taken(self, name):
         self.snapshots[name] = self.daemon.export(name)
         # Every other one is written as well, so that its own promises are tested too.
-        write = " write" if len(self.snapshots) % 2 == 0 and not self.redirect else ""
-        self.load.ask(f"end {name} {self.snapshots[name]}{write}")
+        if len(self.snapshots) % 2 == 0 and not self.redirect:
+            self.written.add(name)
+        self.load.ask(f"end {self.clients_of(name)}")
+
+    def clients_of(self, name):
+        return f"{name} {self.snapshots[name]}" + (" write" if name in self.written else "")
 
     def drop(self, name):
         self.load.ask(f"drop {name}")
@@ -93,16 +98,39 @@ class Story:
         del self.snapshots[name]
         self.merging[name] = device
 
+    def revert(self, name):
+        """The volume becomes what its snapshot is; what the snapshot has is merged slowly."""
+        self.load.ask(f"revert {name} vol")
+        if self.choices.random() < 0.5:
+            self.daemon.udm("snapshot", "merge", "--unexport", "--background", name)
+        else:
+            self.daemon.unexport(name)
+            self.daemon.rpc("snapshot.merge", snapshot=name)
+        self.reverted(name)
+
+    def reverted(self, name):
+        self.set_merge_rate("vol", "1M")
+        self.load.ask(f"reverted {name}")
+        self.merging[name] = "vol"
+        del self.snapshots[name]
+
     def set_merge_rate(self, device, rate):
+        """It lasts: also of the daemon that comes after a kill."""
         try:
-            self.daemon.rpc("device.message", device=device, sector=0, message=f"set merge_rate {rate}")
+            self.daemon.rpc("device.set", device=device, key="merge_rate", value=rate)
         except udmtest.RpcError:
             pass  # it merges no more
+
+    def end_merge(self):
+        for device in self.merging.values():
+            self.set_merge_rate(device, None)
+        udmtest.wait_until(lambda: self.listed() and not self.merging, "the merge to end", 60)
 
     def listed(self):
         """Without what is on its way out."""
         listed = {s["snapshot"]: s for s in self.daemon.rpc("snapshot.list")}
-        self.merging = {name: device for name, device in self.merging.items() if name in listed}
+        merging = (lambda name, device: name in listed) if self.redirect else (lambda name, device: "snapshot-merge" in self.daemon.table(device))
+        self.merging = {name: device for name, device in self.merging.items() if merging(name, device)}
         return {name: s for name, s in listed.items() if name not in self.merging}
 
     # ----------------------------------------------------------------------------------------- kills
@@ -117,15 +145,31 @@ class Story:
         """The take happens at some instant, or not at all; the state says which."""
         name = next(self.names)
         self.load.ask(f"begin {name} vol")
+        self.kill_within(lambda connection: self.take_through(connection, name))
+        if name in self.listed():
+            self.taken(name)
+        else:
+            self.load.ask(f"abort {name}")
+
+    def kill_within_revert(self, name):
+        self.load.ask(f"revert {name} vol")
+        self.daemon.unexport(name)
+        self.kill_within(lambda connection: connection.rpc("snapshot.merge", snapshot=name))
+        if name not in self.listed():
+            return self.reverted(name)
+        self.snapshots[name] = self.daemon.export(name)
+        self.load.ask(f"kept {self.clients_of(name)}")
+
+    def kill_within(self, call):
         connection = self.daemon.connect()
 
-        def take():
+        def attempt():
             try:
-                self.take_through(connection, name)
+                call(connection)
             except (AssertionError, OSError, ValueError):
                 pass  # the daemon died meanwhile
 
-        thread = threading.Thread(target=take)
+        thread = threading.Thread(target=attempt)
         started = time.monotonic()
         thread.start()
         delay = self.choices.uniform(0, 0.02)
@@ -133,10 +177,6 @@ class Story:
         self.kill_and_start()
         thread.join(30)
         connection.close()
-        if name in self.listed():
-            self.taken(name)
-        else:
-            self.load.ask(f"abort {name}")
 
 
 @pytest.mark.parametrize("way", ["copying", "redirected"])
@@ -148,33 +188,37 @@ def test_nothing_promised_is_lost_when_the_daemon_is_killed(folder, way):
         story.take()
         if story.redirect:
             story.take()
-        merges = 0  # under way at a kill
+        merges = reverts = 0  # merges under way at a kill; begun as the daemon was killed
         for kill in range(KILLS):
             story.load.wait_for_writes(choices.randrange(50, 3000))
             story.listed()
             merges += bool(story.merging)
-            if kill % 3 == 1 and len(story.snapshots) < LAYERS and not story.merging:
+            free = not story.merging  # (the top layer's merge forbids a take)
+            if kill % 3 == 1 and len(story.snapshots) < LAYERS and free:
                 story.kill_within_take()
+            elif kill % 3 == 2 and not story.redirect and free and story.snapshots:
+                story.kill_within_revert(choices.choice(sorted(story.snapshots)))
+                reverts += 1
             else:
                 story.kill_and_start()
             assert set(story.listed()) == set(story.snapshots)
-            if kill % 2 == 0 and len(story.snapshots) < LAYERS and not story.merging:  # (the top layer's forbids a take)
+            if story.merging and choices.random() < 0.4:
+                story.end_merge()
+            if len(story.snapshots) < (LAYERS if kill % 2 == 0 else 2) and not story.merging:
                 story.load.wait_for_writes(choices.randrange(50, 500))
                 story.take()
             if len(story.snapshots) > 3 and not story.redirect:
                 story.load.wait_for_writes(choices.randrange(50, 500))
                 story.drop(choices.choice(sorted(story.snapshots)))
-            if story.redirect and len(story.snapshots) > 2 and not story.merging:
+            if len(story.snapshots) > 2 and not story.merging:
                 story.load.wait_for_writes(choices.randrange(50, 500))
-                story.merge_down(choices.choice(sorted(story.snapshots)))
+                (story.merge_down if story.redirect else story.revert)(choices.choice(sorted(story.snapshots)))
             if kill % 8 == 7:
                 story.load.ask("verify")
+        print(f"{KILLS} kills, {merges} of them in the middle of a merge, {reverts} as one began")
         story.load.wait_for_writes(1000)
-        if story.redirect:
-            assert merges, "no kill came in the middle of a merge"
-            for device in story.merging.values():
-                story.set_merge_rate(device, "default")
-            udmtest.wait_until(lambda: story.listed() and not story.merging, "the last merge to end", 60)
+        assert merges, "no kill came in the middle of a merge"
+        story.end_merge()
         counters = story.load.finish()
         assert counters["losses"] == KILLS
         assert all(s["state"] == "active" for s in story.listed().values())

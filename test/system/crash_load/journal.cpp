@@ -53,6 +53,20 @@ void Journal::take_failed(const std::string& snapshot) {
     fmt::print(file_.get(), "n {}\n", snapshot);
     model_.take_failed(snapshot);
 }
+void Journal::revert_begins(const std::string& snapshot, Volume& volume) {
+    fmt::print(file_.get(), "r {} {}\n", snapshot, volume.name());
+    model_.revert_begins(snapshot, volume);
+    write_out();
+}
+void Journal::revert_ends(const std::string& snapshot) {
+    fmt::print(file_.get(), "R {}\n", snapshot);
+    model_.revert_ends(snapshot);
+    write_out();
+}
+void Journal::revert_failed(const std::string& snapshot) {
+    fmt::print(file_.get(), "q {}\n", snapshot);
+    model_.revert_failed(snapshot);
+}
 void Journal::drop(const std::string& name) {
     fmt::print(file_.get(), "d {}\n", name);
     model_.drop(name);
@@ -114,6 +128,16 @@ Seq replay(const std::string& path, Model& model) {
         } else if (kind == "n") {
             words >> name;
             model.take_failed(name);
+        } else if (kind == "r") {
+            words >> name;
+            const std::string snapshot = name;
+            model.revert_begins(snapshot, volume());
+        } else if (kind == "R") {
+            words >> name;
+            model.revert_ends(name);
+        } else if (kind == "q") {
+            words >> name;
+            model.revert_failed(name);
         } else if (kind == "d") {
             words >> name;
             model.drop(name);

@@ -1,11 +1,15 @@
 // What the load sent, what was acknowledged and what flushes covered, in a file of its own, a line a fact.
 // With it a run that was itself interrupted can be judged, and a violation explained.
 //
-//   v NAME SECTORS           a volume               b SNAP ORIGIN / e SNAP / n SNAP   a take begins, ends,
-//   failed w NAME SEQ FIRST COUNT   a write is sent        d NAME                            a snapshot is
-//   dropped a NAME SEQ FIRST COUNT F it is acknowledged; F is 1 with FUA f NAME MARK              a flush has
-//   completed that covers the first MARK acknowledgements s NAME SECTOR SEQ        a read after a crash has
-//   found this write there x                        the server is gone
+//   v NAME SECTORS                a volume
+//   w NAME SEQ FIRST COUNT        a write is sent
+//   a NAME SEQ FIRST COUNT F      it is acknowledged; F is 1 with FUA
+//   f NAME MARK                   a flush has completed that covers the first MARK acknowledgements
+//   s NAME SECTOR SEQ             a read after a crash has found this write there
+//   b SNAP ORIGIN, e SNAP, n SNAP a take begins, ends, failed
+//   r SNAP VOLUME, R SNAP, q SNAP going back to a snapshot begins, ends, did not come to be
+//   d NAME                        a snapshot is dropped
+//   x                             the server is gone
 #pragma once
 
 #include <cstdint>
@@ -29,6 +33,9 @@ class Journal {
     void take_begins(const std::string& snapshot, Volume& origin);
     Volume& take_ends(const std::string& snapshot);
     void take_failed(const std::string& snapshot);
+    void revert_begins(const std::string& snapshot, Volume& volume);
+    void revert_ends(const std::string& snapshot);
+    void revert_failed(const std::string& snapshot);
     void drop(const std::string& name);
     void check(Volume& v, std::uint64_t first, std::span<const unsigned char> data);
 

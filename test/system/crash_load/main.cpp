@@ -32,6 +32,9 @@ Commands on standard input, each answered by one line that starts with "ok" or "
   begin SNAP ORIGIN        a snapshot of ORIGIN is about to be taken
   end SNAP URI [write]     it was taken; it is read from now on, and with `write` written, too
   abort SNAP               it was not
+  revert SNAP VOLUME       ends SNAP's connections; VOLUME is about to go back to what it shows
+  reverted SNAP            it has, and SNAP is gone
+  kept SNAP URI [write]    it has not; SNAP is as it was
   drop SNAP                ends its connections and forgets it
   hold / go                stops sending and waits for all answers / goes on
   verify                   reads everything from end to end
@@ -110,6 +113,10 @@ class Shell {
             say(command(line));
         }
     }
+    void part_from(const std::string& name) {
+        load_.remove(name);
+        wait([&] { return !load_.has(name); });
+    }
     std::string command(const std::string& line) {
         std::istringstream words(line);
         std::string verb, a, b, c;
@@ -123,10 +130,23 @@ class Shell {
             load_.add(journal_.take_ends(a), b, c == "write");
         } else if (verb == "abort") {
             journal_.take_failed(a);
+        } else if (verb == "revert") {
+            Volume* volume = model_.find(b);
+            if (volume == nullptr) return "failed no volume " + b;
+            if (!load_.has(a)) return "failed no snapshot " + a;
+            part_from(a);
+            journal_.revert_begins(a, *volume);
+        } else if (verb == "reverted") {
+            load_.hold(true);  // a read of before may bring what was there before
+            wait([&] { return load_.connected() && load_.quiet(); });
+            load_.hold(false);
+            journal_.revert_ends(a);
+        } else if (verb == "kept") {
+            journal_.revert_failed(a);
+            load_.add(*model_.find(a), b, c == "write");
         } else if (verb == "drop") {
             if (!load_.has(a)) return "failed no snapshot " + a;
-            load_.remove(a);
-            wait([&] { return !load_.has(a); });
+            part_from(a);
             journal_.drop(a);
         } else if (verb == "hold") {
             load_.hold(true);

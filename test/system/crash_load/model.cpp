@@ -44,9 +44,10 @@ Volume* Model::find(const std::string& name) {
 void Model::sent(Volume& volume, Seq seq, std::uint64_t first, std::uint32_t count) {
     for (std::uint64_t s = first; s < first + count; ++s) {
         prune(volume, s);
-        volume.later_[s].push_back({.seq = seq});
+        volume.later_[s].push_back({.seq = seq, .sent_in = epoch_});
         for (auto& [name, take] : takes_)
             if (take.origin == &volume) take.volume->later_[s].push_back({.seq = seq});
+        if (Revert* revert = reverting(volume)) revert->meanwhile[s].push_back(seq);
     }
 }
 
@@ -140,6 +141,59 @@ Volume& Model::take_ends(const std::string& snapshot) {
 
 void Model::take_failed(const std::string& snapshot) { takes_.erase(snapshot); }
 
+Model::Revert* Model::reverting(const Volume& volume) {
+    for (auto& [name, revert] : reverts_)
+        if (revert.volume == &volume) return &revert;
+    return nullptr;
+}
+
+void Model::revert_begins(const std::string& snapshot, Volume& volume) {
+    ASSERT(volumes_.contains(snapshot) && reverting(volume) == nullptr);
+    Revert revert{&volume, volumes_.at(snapshot).get(), {}};
+    for (const auto& [s, versions] : volume.later_) {  // what is in flight may reach either
+        const auto& last = versions.back();
+        if (last.epoch == 0 && last.sent_in == epoch_) revert.meanwhile[s].push_back(last.seq);
+    }
+    reverts_.emplace(snapshot, std::move(revert));
+}
+
+std::vector<Seq> Model::seen_after(const Revert& revert, std::uint64_t sector) const {
+    const Volume& shown = *revert.shown;
+    std::vector<Seq> seen;
+    bool with_floor = true;
+    if (const auto it = shown.later_.find(sector); it != shown.later_.end())
+        for (const auto& v : open_versions(it->second, with_floor)) seen.push_back(v.seq);
+    if (with_floor) seen.push_back(shown.floor_[sector]);
+    if (const auto it = revert.meanwhile.find(sector); it != revert.meanwhile.end())
+        seen.insert(seen.end(), it->second.begin(), it->second.end());
+    return seen;
+}
+
+void Model::revert_ends(const std::string& snapshot) {
+    const auto it = reverts_.find(snapshot);
+    ASSERT(it != reverts_.end());
+    Volume& volume = *it->second.volume;
+    const Volume& shown = *it->second.shown;
+    volume.floor_ = shown.floor_;
+    volume.later_.clear();
+    for (const auto& [s, versions] : shown.later_) {
+        bool with_floor = false;
+        auto open = open_versions(versions, with_floor);
+        if (!with_floor) {
+            volume.floor_[s] = open.front().seq;
+            open = open.subspan(1);
+        }
+        for (const auto& v : open) volume.later_[s].push_back({.seq = v.seq});
+    }
+    for (const auto& [s, writes] : it->second.meanwhile)
+        for (const Seq seq : writes) volume.later_[s].push_back({.seq = seq});
+    std::erase_if(volume.later_, [](const auto& entry) { return entry.second.empty(); });
+    reverts_.erase(it);
+    volumes_.erase(snapshot);
+}
+
+void Model::revert_failed(const std::string& snapshot) { reverts_.erase(snapshot); }
+
 void Model::drop(const std::string& name) { volumes_.erase(name); }
 
 void Model::settle(Volume& volume, std::uint64_t sector, Seq seq) {
@@ -165,6 +219,13 @@ Model::Found Model::check_sector(Volume& volume, std::uint64_t sector, const uns
     for (std::size_t i = open.size(); i-- > 0 && !known;)
         if (fits(open[i].seq)) found = open[i].seq, known = true;
     if (!known && with_floor && fits(floor)) found = floor, known = true;
+    // While it may go back, and may not have yet, a read settles nothing.
+    std::vector<Seq> reverted;
+    if (const Revert* revert = reverting(volume)) {
+        if (known) return Found::expected;
+        reverted = seen_after(*revert, sector);
+        if (std::ranges::any_of(reverted, fits)) return Found::expected;
+    }
     if (known) {
         const bool was_open = with_floor && !open.empty();
         if (was_open) settle(volume, sector, found);
@@ -195,6 +256,10 @@ Model::Found Model::check_sector(Volume& volume, std::uint64_t sector, const uns
         text += fmt::format(" {}{}", described(open[i].seq), i + 1 < open.size() ? "," : "");
     if (with_floor && !open.empty())
         text += " (the first cannot be lost, the others were not flushed or not acknowledged)";
+    if (!reverted.empty()) {
+        text += "; or, as it goes back to its snapshot:";
+        for (const Seq seq : reverted) text += " " + described(seq);
+    }
     throw Violation{text};
 }
 

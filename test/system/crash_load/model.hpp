@@ -38,7 +38,8 @@ class Volume {
         std::uint64_t acknowledged =
             0;  // which of the volume's acknowledgements it was, from 1; 0: none a flush can cover
         std::uint32_t epoch = 0;  // the server's life in which it was acknowledged; 0: never
-        bool durable = false;     // acknowledged with FUA
+        std::uint32_t sent_in = 0;  // the life in which it was sent
+        bool durable = false;       // acknowledged with FUA
     };
     using Versions = std::vector<Version>;
 
@@ -67,6 +68,12 @@ class Model {
     void take_begins(const std::string& snapshot, Volume& origin);
     Volume& take_ends(const std::string& snapshot);
     void take_failed(const std::string& snapshot);
+    // A volume goes back to what a snapshot of it shows, at an instant between revert_begins and revert_ends; there may be
+    // crashes in between. The snapshot has no clients from revert_begins on, and is gone after revert_ends. At
+    // both ends nothing of the snapshot, and at revert_ends nothing of the volume, is in flight.
+    void revert_begins(const std::string& snapshot, Volume& volume);
+    void revert_ends(const std::string& snapshot);
+    void revert_failed(const std::string& snapshot);
     void drop(const std::string& name);
 
     // Compares what was read; throws Violation. No write to these sectors may be in flight. True where it was
@@ -82,14 +89,23 @@ class Model {
         Volume* origin;
         std::unique_ptr<Volume> volume;
     };
+    // What is written meanwhile may be there afterwards, or be gone with all that was there before.
+    struct Revert {
+        Volume* volume;
+        const Volume* shown;  // the snapshot's
+        std::unordered_map<std::uint64_t, std::vector<Seq>> meanwhile;
+    };
     enum class Found { expected, settled };
     Found check_sector(Volume& volume, std::uint64_t sector, const unsigned char* data, Seq& found);
     void prune(Volume& volume, std::uint64_t sector);
+    Revert* reverting(const Volume& volume);
+    std::vector<Seq> seen_after(const Revert& revert, std::uint64_t sector) const;
     // The versions any of which may be there now, the floor aside; `with_floor`: the floor may be, too.
     std::span<const Volume::Version> open_versions(const Volume::Versions& versions, bool& with_floor) const;
 
     std::map<std::string, std::unique_ptr<Volume>> volumes_;
     std::map<std::string, Take> takes_;
+    std::map<std::string, Revert> reverts_;  // by the snapshot's name
     std::uint32_t epoch_ = 1;
 };
 

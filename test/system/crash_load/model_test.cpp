@@ -130,6 +130,76 @@ TEST_F(CrashModel, ATakeAroundACrashMayHaveEitherSide) {
     EXPECT_FALSE(allows(snap, 3, 1));
 }
 
+class CrashModelRevert : public CrashModel {
+  protected:
+    // The snapshot has write 1 of sector 3, a write 9 of its own in sector 6, and the origin has gone on.
+    void SetUp() override {
+        write(origin, 1, 3);
+        model.take_begins("snap", origin);
+        write(model.take_ends("snap"), 9, 6);
+        write(origin, 2, 3);
+        write(origin, 3, 4);
+        flush(origin);
+    }
+};
+
+TEST_F(CrashModelRevert, ShowsEitherSideWhileItIsUnderWayAndOnlyTheSnapshotAfterwards) {
+    model.revert_begins("snap", origin);
+    for (const Seq found : {2, 1, 2}) EXPECT_TRUE(allows(origin, 3, found)) << found;
+    EXPECT_FALSE(allows(origin, 3, 0));
+    EXPECT_TRUE(allows(origin, 6, 9));
+    model.revert_ends("snap");
+    EXPECT_EQ(model.find("snap"), nullptr);
+    EXPECT_FALSE(allows(origin, 3, 2));
+    EXPECT_TRUE(allows(origin, 3, 1));
+    EXPECT_FALSE(allows(origin, 4, 3));
+    EXPECT_TRUE(allows(origin, 4, 0));
+    EXPECT_FALSE(allows(origin, 6, 0));
+    EXPECT_TRUE(allows(origin, 6, 9));
+    model.lost();
+    EXPECT_FALSE(allows(origin, 3, 2));
+    EXPECT_TRUE(allows(origin, 3, 1));
+    write(origin, 10, 3);
+    EXPECT_FALSE(allows(origin, 3, 1));
+}
+
+TEST_F(CrashModelRevert, WhatIsWrittenMeanwhileIsThereOrGoneAndThenStaysSo) {
+    model.sent(origin, 4, 4, 1);
+    model.revert_begins("snap", origin);
+    model.acknowledged(origin, 4, 4, 1, true);
+    write(origin, 5, 5);
+    EXPECT_TRUE(allows(origin, 5, 5));
+    EXPECT_TRUE(allows(origin, 5, 0));  // the volume has gone back in between
+    model.revert_ends("snap");
+    EXPECT_FALSE(allows(origin, 4, 3));
+    EXPECT_TRUE(allows(origin, 4, 4));
+    EXPECT_FALSE(allows(origin, 4, 0));
+    EXPECT_TRUE(allows(origin, 5, 0));
+    EXPECT_FALSE(allows(origin, 5, 5));
+}
+
+TEST_F(CrashModelRevert, ThatDidNotComeToBeChangesNothing) {
+    model.revert_begins("snap", origin);
+    write(origin, 5, 5);
+    model.lost();
+    EXPECT_TRUE(allows(origin, 3, 1));
+    model.revert_failed("snap");
+    EXPECT_FALSE(allows(origin, 3, 1));
+    EXPECT_TRUE(allows(origin, 3, 2));
+    EXPECT_TRUE(allows(origin, 5, 5));
+    EXPECT_FALSE(allows(origin, 5, 0));
+    EXPECT_TRUE(allows(*model.find("snap"), 3, 1));
+}
+
+TEST_F(CrashModelRevert, AroundACrashMayHaveLostWhatTheSnapshotHadNotFlushed) {
+    model.revert_begins("snap", origin);
+    model.lost();
+    model.revert_ends("snap");
+    EXPECT_FALSE(allows(origin, 3, 2));
+    EXPECT_TRUE(allows(origin, 6, 0));
+    EXPECT_FALSE(allows(origin, 6, 9));
+}
+
 TEST_F(CrashModel, SeesZeroesOnlyWhereZeroesWereWritten) {
     write(origin, 1 | kZero, 3);
     EXPECT_TRUE(allows(origin, 3, 1 | kZero));
@@ -172,6 +242,38 @@ TEST(CrashJournal, ReplaysToTheSameJudgement) {
     EXPECT_NO_THROW(model.check(*model.find("snap"), 3, content(1, 3), none));
     EXPECT_THROW(model.check(*model.find("snap"), 4, content(0, 4), none), Violation);
     EXPECT_NO_THROW(model.check(*model.find("origin"), 3, content(2, 3), none));
+    std::remove(path.c_str());
+}
+
+TEST(CrashJournal, ReplaysAReturnToASnapshot) {
+    const std::string path = testing::TempDir() + "/crash_journal_revert";
+    std::remove(path.c_str());
+    {
+        Model model;
+        Journal journal{path, model};
+        journal.volume("origin", 8);
+        Volume& v = *model.find("origin");
+        for (const char* name : {"kept", "gone"}) {
+            journal.take_begins(name, v);
+            journal.take_ends(name);
+        }
+        journal.sent(v, 1, 3, 1);
+        journal.acknowledged(v, 1, 3, 1, true);
+        journal.revert_begins("kept", v);
+        journal.revert_failed("kept");
+        journal.revert_begins("gone", v);
+        journal.sent(v, 2, 4, 1);
+        journal.acknowledged(v, 2, 4, 1, true);
+        journal.revert_ends("gone");
+    }
+    Model model;
+    EXPECT_EQ(replay(path, model), 2u);
+    const auto none = [](std::uint64_t, Seq) {};
+    EXPECT_EQ(model.find("gone"), nullptr);
+    EXPECT_NE(model.find("kept"), nullptr);
+    EXPECT_THROW(model.check(*model.find("origin"), 3, content(1, 3), none), Violation);
+    EXPECT_NO_THROW(model.check(*model.find("origin"), 3, content(0, 3), none));
+    EXPECT_NO_THROW(model.check(*model.find("origin"), 4, content(2, 4), none));
     std::remove(path.c_str());
 }
 
