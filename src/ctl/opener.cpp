@@ -140,7 +140,7 @@ Registry::Use TableOpener::use_of(std::string_view words, OpenMode mode) const {
     Registry::Use use{.home = config_.home, .writes = mode == OpenMode::write};
     if (const auto role = config_.bases.find(words); role != config_.bases.end()) {
         use.snapshot = role->second.snapshot;
-        use.origin = role->second.origin;
+        use.origin = role->second.origin || (use.snapshot && use.writes);  // discards it passes down
     }
     return use;
 }

@@ -60,7 +60,7 @@ class Registry {
         unsigned home = 0;      // of the device whose table it is
         bool writes = false;    // open for writing
         bool snapshot = false;  // the base of a snapshot
-        bool origin = false;    // the base of a snapshot-origin or snapshot-merge
+        bool origin = false;    // the base of what writes it past no snapshot: snapshot-origin, snapshot-merge, discard_passdown_origin
     };
     void note_use(const DiskId& id, Record& record, const Use& use);
     void forget_use(const DiskId& id, Record& record, const Use& use);

@@ -130,6 +130,7 @@ class OpenPath final : public OpenDevice, private Operation {
     void grow(Sectors to, DeviceGrowth& waiting) noexcept override {
         kind = Kind::call;
         length = to_bytes(to);
+        known_ = to_bytes(disk_.limits().size);
         waiting_ = &waiting;
         loop_.start(*this);
     }
@@ -140,6 +141,7 @@ class OpenPath final : public OpenDevice, private Operation {
         const int fd = disk_.descriptor();
         struct stat now {};
         if (::fstat(fd, &now) != 0) return -errno;
+        if (static_cast<std::uint64_t>(now.st_size) < known_) return -ESTALE;    // what was cut off would be zeroes
         if (static_cast<std::uint64_t>(now.st_size) >= length) return 0;
         return ::ftruncate(fd, static_cast<off_t>(length)) == 0 && ::fsync(fd) == 0 ? 0 : -errno;
     }
@@ -155,6 +157,7 @@ class OpenPath final : public OpenDevice, private Operation {
     FileLocks::Lease lease_;
     FileDisk disk_;
     DeviceGrowth* waiting_ = nullptr;
+    std::uint64_t known_ = 0;    // bytes that it had when it was to grow
 };
 
 }  // namespace

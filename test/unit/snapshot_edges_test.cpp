@@ -1,4 +1,6 @@
 // Snapshots where sizes, modes and moments are unusual.
+#include <array>
+
 #include "test/unit/snapshot_fixture.hpp"
 
 namespace udm::test {
@@ -113,6 +115,40 @@ TEST_F(Edges, ADiscardZeroesTheWholeChunksItCoversWhereverItStarts) {
     EXPECT_EQ(read("s", 8, 48), all(48, 0));
     EXPECT_EQ(read("s", 0, 4), all(4, 7));
     EXPECT_EQ(read("s", 60, 4), all(4, 7));
+}
+
+// Linux would bring them to life; their chunks may belong to others by then.
+TEST_F(Edges, EntriesThatACrashLeftBehindTheListsEndAreClearedAtLoad) {
+    origin();
+    snapshot("", "P", 8);
+    EXPECT_EQ(write("o", 0, 16, 7), IoStatus::ok);
+    remove("s");
+    std::array<snapshot::DiskException, 32> stale{};    // of a commit of which the second sector was written
+    stale[0] = {{40}, {60}};
+    disks["cow"]->write_now({{8 + 1}, {1}}, stale.data());
+    make("s", kSize, "snapshot", "origin cow P 8");
+    std::array<snapshot::DiskException, 256> area{};
+    disks["cow"]->read_now({{8}, {8}}, area.data());
+    EXPECT_NE(area[1].new_chunk, 0u);
+    for (std::size_t i = 2; i < area.size(); ++i) EXPECT_EQ(area[i].new_chunk, 0u) << i;
+    EXPECT_EQ(read("s", 0, 32), all(32, 1));
+}
+
+TEST_F(Edges, EntriesThatACrashLeftFarBehindTheListsEndAreClearedByAMerge) {
+    origin();
+    snapshot("", "P", 512);    // an area of 256 KiB
+    EXPECT_EQ(write("o", 0, 1024, 7), IoStatus::ok);
+    remove("s");
+    std::array<snapshot::DiskException, 32> stale{};
+    stale[3] = {{5}, {20}};
+    const Extent behind{{512 + 400}, {1}};
+    disks["cow"]->write_now(behind, stale.data());
+    remove("o");
+    make("m", kSize, "snapshot-merge", "origin cow P 512");
+    reactor.run_until_idle();
+    EXPECT_EQ(read("m", 0, 1024), all(1024, 1));
+    disks["cow"]->read_now(behind, stale.data());
+    EXPECT_EQ(stale[3].new_chunk, 0u);
 }
 
 TEST_F(Edges, WordsWithSpacesAreQuotedInTheTableLine) {

@@ -132,6 +132,46 @@ TEST_F(Full, WhatIsNoFileIsNotExtended) {
     remove("s");
 }
 
+TEST_F(Full, ADeviceThatHasLostWhatIsUsedOfItIsNotExtended) {
+    snapshot("PO", 100);
+    fill_to(40);
+    disks["cow"]->resize({30 * 8});
+    EXPECT_EQ(set("auto_extend", "64K"), "");    // it looks at the size
+    EXPECT_EQ(status("s"), "Invalid");
+    EXPECT_EQ(events_with("the COW device has become smaller than what is used of it"), 1u);
+    fill_to(60);
+    EXPECT_EQ(disks["cow"]->size_to_come(), Sectors{30 * 8}) << "what was lost would be zeroes";
+}
+
+TEST_F(Full, ADeviceThatHasLostNothingOfUseIsSmallerAndThatIsAll) {
+    snapshot("P", 100);
+    fill_to(40);
+    disks["cow"]->resize({42 * 8});
+    EXPECT_EQ(set("auto_extend", "80K"), "");
+    reactor.run_until_idle();
+    EXPECT_EQ(disks["cow"]->size_to_come(), Sectors{62 * 8});
+    fill_to(45);
+    EXPECT_EQ(status("s").substr(0, 7), "376/496");
+    EXPECT_EQ(read("s", 0, 360), all(360, 1));
+}
+
+TEST_F(Full, TheStoreOfALostSnapshotGivesBackAllButItsMark) {
+    snapshot("P", 20);
+    fill_to(30);
+    ASSERT_EQ(status("s"), "Invalid");
+    EXPECT_EQ(disks["cow"]->count(Op::discard).requests, 0u) << "clients may still be reading";
+    ASSERT_TRUE(reactor.run((*this)["s"].suspend({})));
+    EXPECT_EQ(disks["cow"]->count(Op::discard).requests, 1u);
+    ASSERT_TRUE(reactor.run((*this)["s"].resume()));
+    remove("s");
+    EXPECT_EQ(disks["cow"]->count(Op::discard).requests, 1u);
+    std::vector<std::byte> left(to_bytes(Sectors{20 * 8 - 8}));
+    disks["cow"]->read_now({{8}, {20 * 8 - 8}}, left.data());
+    EXPECT_EQ(std::count(left.begin(), left.end(), std::byte{0}), static_cast<std::ptrdiff_t>(left.size()));
+    make("again", kSize, "snapshot", "origin cow P 8");
+    EXPECT_EQ(status("again"), "Invalid");
+}
+
 TEST_F(Full, ASettingThatMakesNoSenseIsRefusedWithWhatWould) {
     snapshot("P", 100);
     for (const char* bad : {"0", "101", "x", "50,,60", "50;60"}) {

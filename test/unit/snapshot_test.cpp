@@ -272,6 +272,41 @@ TEST_F(Basic, DiscardZeroesWhatTheSnapshotHasOfItsOwn) {
     EXPECT_EQ(read("s", 8, 8), all(8, 1));
 }
 
+TEST_F(Basic, DiscardsPassedDownZeroTheOriginAndNoOtherSnapshot) {
+    disk("origin", kSize).fill_now({{0}, {kSize}}, 1);
+    disk("cow", 4096);
+    disk("cow2", 4096);
+    make("s", kSize, "snapshot", "origin cow P 8 2 discard_zeroes_cow discard_passdown_origin");
+    make("s2", kSize, "snapshot", "origin cow2 P 16");
+    make("o", kSize, "snapshot-origin", "origin");
+    EXPECT_EQ(write("s", 8, 8, 5), IoStatus::ok);
+    EXPECT_EQ(run(Op::discard, "s", 4, 44), IoStatus::ok);
+    std::vector<int> expected = all(64, 1);
+    std::fill(expected.begin() + 4, expected.begin() + 48, 0);
+    EXPECT_EQ(read("o", 0, 64), expected);
+    EXPECT_EQ(read("s", 0, 64), expected);
+    EXPECT_EQ(read("s2", 0, 64), all(64, 1));
+    EXPECT_EQ(status("s2"), "80/4096 32") << "what was discarded was not copied, or too much was";
+}
+
+TEST_F(Basic, ADiscardPassedDownWaitsForACopyOfAnotherSnapshot) {
+    disk("origin", kSize).fill_now({{0}, {kSize}}, 1);
+    disk("cow", 4096);
+    disk("cow2", 4096);
+    make("s", kSize, "snapshot", "origin cow P 8 2 discard_zeroes_cow discard_passdown_origin");
+    make("s2", kSize, "snapshot", "origin cow2 P 8");
+    disks["cow2"]->stall(op_bit(Op::write));
+    Request discard{reactor, (*this)["s"], Op::discard, {{0}, {8}}};
+    reactor.run_for(10 * kMillisecond);
+    EXPECT_FALSE(discard.done());
+    EXPECT_EQ(disks["origin"]->count(Op::discard).requests, 0u);
+    disks["cow2"]->release();
+    reactor.run_until_idle();
+    EXPECT_EQ(discard.status(), IoStatus::ok);
+    EXPECT_EQ(read("s2", 0, 8), all(8, 1));
+    EXPECT_EQ(read("s", 0, 8), all(8, 0));
+}
+
 TEST_F(Basic, ReadsAndWritesOfOneChunkAtOnceAllEnd) {
     with_snapshot("P", 64, 8192);
     std::vector<std::unique_ptr<Request>> requests;

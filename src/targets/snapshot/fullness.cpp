@@ -84,6 +84,7 @@ bool Fullness::full_as_of(Snapshot& snapshot) const noexcept { return snapshot.s
 
 void Fullness::look(bool raises) noexcept {
     snapshot_.cow().disk().refresh();    // it may have grown
+    if (is_cut_off()) return;
     const Store::Usage usage = snapshot_.store().usage();
     const std::uint64_t total = std::max<std::uint64_t>(usage.total.v, 1);
     const auto percent = static_cast<unsigned>(usage.allocated.v * 100 / total);
@@ -120,8 +121,16 @@ Sectors Fullness::most() const noexcept {
     return std::min(useful, Sectors{settings_.most / chunk.bytes() * chunk.sectors().v});
 }
 
+// Chunks are lost; in a device that grows again they would be zeroes.
+bool Fullness::is_cut_off() noexcept {
+    if (!snapshot_.store().cut_off()) return false;
+    snapshot_.invalidate("the COW device has become smaller than what is used of it");
+    return true;
+}
+
 bool Fullness::grow(Sectors total) noexcept {
     if (growing_) return true;
+    if (is_cut_off()) return false;
     const ChunkSize chunk = snapshot_.chunk();
     if (settings_.step == 0 || cannot_grow_ || !snapshot_.valid()) return false;
     const std::uint64_t bytes = settings_.step_in_percent ? to_bytes(total) / 100 * settings_.step : settings_.step;

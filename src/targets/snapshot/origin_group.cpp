@@ -6,7 +6,7 @@ namespace udm::snapshot {
 
 // --- writes to the origin -------------------------------------------------------------------------------------------
 
-Disk* OriginGroup::route(Io& io, Disk& origin, Layer& layer) noexcept {
+Disk* OriginGroup::route(Io& io, Disk& origin, Layer& layer, const Snapshot* by) noexcept {
     if (snapshots_.empty() && barrier_ == 0) {
         io.push(layer);
         ++writes_out_;
@@ -17,6 +17,7 @@ Disk* OriginGroup::route(Io& io, Disk& origin, Layer& layer) noexcept {
     write.io = &io;
     write.origin = &origin;
     write.layer = &layer;
+    write.by = by;
     if (!look(write)) return nullptr;
     writes_.give(write);
     io.push(layer);
@@ -59,6 +60,7 @@ bool OriginGroup::look(OriginWrite& write) noexcept {
     write.pending = 1;    // so that nothing that happens meanwhile looks again
     found_.clear();
     for (Snapshot* snapshot : snapshots_) {
+        if (snapshot == write.by) continue;
         if (snapshot->valid()) look_at(*snapshot, write);
         if (snapshot->valid()) continue;
         // A snapshot that is lost must be known as lost, durably, before the origin changes (decision 11).

@@ -26,8 +26,9 @@ class OriginGroup {
     OriginGroup(Env& env, Copies& copies) noexcept : env_{env}, copies_{copies}, writes_done_{env.reactor} {}
 
     // --- writes, discards and zeroings of the origin ----------------------------------------------------------------
-    // Null: taken. Else the caller submits it to `origin` (a frame of `layer` counts it until write_done()).
-    Disk* route(Io& io, Disk& origin, Layer& layer) noexcept;
+    // Null: taken. Else the caller submits it to `origin` (a frame of `layer` counts it until write_done()). `by`: a snapshot
+    // that wants it so, and needs nothing of what was there.
+    Disk* route(Io& io, Disk& origin, Layer& layer, const Snapshot* by = nullptr) noexcept;
     void write_done() noexcept;
     // As Disk::expect().
     void expect(Sector at) const noexcept {
@@ -63,6 +64,7 @@ class OriginGroup {
         Io* io = nullptr;
         Disk* origin = nullptr;
         Layer* layer = nullptr;
+        const Snapshot* by = nullptr;
         unsigned pending = 0;
     };
     struct Wait final : Waiter {

@@ -39,7 +39,9 @@ Job<IoStatus> PersistentStore::read_listed(std::uint64_t first, std::uint64_t en
 Job<IoStatus> PersistentStore::write_cleared(std::uint64_t first, const std::vector<Listed>* kept) {
     const std::uint64_t per_area = geometry_.exceptions_per_area(), per_piece = geometry_.exceptions_per_piece();
     const std::uint64_t next_piece = first - first % per_piece + per_piece;
-    for (std::uint64_t end = published_; end > next_piece;) {
+    // What a crash has left behind the list's end goes, too.
+    const bool leftovers = rest_of_area_unknown_ && published_ % per_area != 0;
+    for (std::uint64_t end = leftovers ? area_end(published_) : published_; end > next_piece;) {
         const std::uint64_t area_first = (end - 1) / per_area * per_area;
         const std::uint64_t from = std::max(next_piece, area_first);
         const Sector at = geometry_.piece(from).first;
@@ -99,6 +101,7 @@ Job<IoStatus> PersistentStore::clear_in_turn(std::uint64_t first, const std::vec
         rest_of_area_unknown_ = true;
         co_return status;
     }
+    rest_of_area_unknown_ = false;
     published_ = written_ = durable_ = reserved_ = wanted_ = first;
     // As the kernel counts it while it merges; recount() says what is free.
     const std::uint64_t per_area = geometry_.exceptions_per_area();
@@ -128,5 +131,6 @@ void PersistentStore::recount(const ExceptionTable& table) {
 
 Job<IoStatus> Store::read_listed(std::uint64_t, std::uint64_t, std::vector<Listed>*) { co_return IoStatus::unsupported; }
 Job<IoStatus> Store::clear_listed(std::uint64_t, const std::vector<Listed>*) { co_return IoStatus::unsupported; }
+Job<void> Store::give_space_back() { co_return; }
 
 }  // namespace udm::snapshot

@@ -119,7 +119,7 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
     const std::size_t piece = static_cast<std::size_t>(std::min<std::uint64_t>(at_most(kReadPiece), geometry_.chunk().bytes()));
     PooledBuffer buffer{env_.reactor.buffers(), piece};
     ExceptionTable used;    // its size is that of the list, however large the device
-    std::uint64_t index = 0;
+    std::uint64_t index = 0, piece_first = 0;
     Chunk highest{1};
     bool ended = false;
     while (!ended) {
@@ -130,7 +130,7 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
         if (const IoStatus status = co_await read; status != IoStatus::ok) {
             co_return fail(Errc::io, where(fmt::format("cannot read area {}: {}", area, to_string(status)).c_str()));
         }
-        const std::uint64_t piece_first = index;
+        piece_first = index;
         for (std::size_t i = 0; i < piece / sizeof(DiskException); ++i) {
             DiskException entry;
             std::memcpy(&entry, buffer.data() + i * sizeof entry, sizeof entry);
@@ -161,7 +161,31 @@ Job<Result<void>> PersistentStore::read_list(ExceptionTable* table) {
     next_free_ = highest + Chunks{1};
     if (geometry_.is_metadata(next_free_)) next_free_ += Chunks{1};
     find_holes(used, highest);
+    if (ended) {
+        auto clearing = clear_behind_end({buffer.data(), piece}, index - piece_first);
+        co_await clearing;
+    }
     co_return Result<void>{};
+}
+
+// Entries behind the list's end are of a commit that a crash cut off, and their chunks may have been given to others since. Linux
+// takes them for exceptions as soon as its list has grown up to them. `read`: the list's last part, of so many entries; what
+// a larger area has behind it is cleared by the first commit. A device that cannot be written stays as it is.
+Job<void> PersistentStore::clear_behind_end(std::span<std::byte> read, std::size_t entries) {
+    const std::span<std::byte> rest = read.subspan(entries * sizeof(DiskException));
+    if (std::any_of(rest.begin(), rest.end(), [](std::byte b) { return b != std::byte{0}; })) {
+        std::fill(rest.begin(), rest.end(), std::byte{0});
+        const std::uint64_t per_piece = geometry_.exceptions_per_piece(), kept = entries / per_piece * per_piece;
+        const std::span<std::byte> changed = read.subspan(kept * sizeof(DiskException));
+        IoWait write{env_.reactor, *cow_, Op::write, {geometry_.piece(published_ - entries + kept).first, whole_sectors(changed.size())}, changed.data()};
+        IoStatus status = co_await write;
+        if (status == IoStatus::ok) {
+            auto flushing = flush();
+            status = co_await flushing;
+        }
+        if (status != IoStatus::ok) co_return;
+    }
+    rest_of_area_unknown_ = read.size() < geometry_.chunk().bytes();
 }
 
 // Chunks below the highest used one to which no entry points: they were given out before a crash, and the entries never came to be.
@@ -233,6 +257,16 @@ Job<IoStatus> PersistentStore::write_header(bool valid) {
 }
 
 Job<IoStatus> PersistentStore::invalidate() { return write_header(false); }
+
+// Whoever finds the mark looks no further.
+Job<void> PersistentStore::give_space_back() {
+    const Sector from = geometry_.chunk().start({1});
+    cow_->refresh();
+    const Sector end{cow_->limits().size.v};
+    if (!cow_->limits().discard || end <= from) co_return;
+    IoWait discard{env_.reactor, *cow_, Op::discard, {from, end - from}};
+    static_cast<void>(co_await discard);
+}
 
 Job<IoStatus> PersistentStore::write_entries(std::uint64_t first, std::uint64_t end) {
     const std::uint64_t per_piece = geometry_.exceptions_per_piece();
@@ -423,6 +457,12 @@ Chunks PersistentStore::left() const noexcept {
     std::uint64_t free = hole_chunks_.v;
     if (next_free_.v < chunks) free += chunks - next_free_.v - (geometry_.areas_within(chunks) - geometry_.areas_within(next_free_.v));
     return {std::min(free, places - reserved_)};
+}
+
+// The next chunk may be the first that isn't there, or the one behind an area that isn't there.
+bool PersistentStore::cut_off() const noexcept {
+    const Chunk end{room().v};
+    return next_free_ > end && !(geometry_.is_metadata(end) && next_free_ == end + Chunks{1});
 }
 
 void PersistentStore::give_back(const Allocation& unused) noexcept {

@@ -13,6 +13,7 @@
 // initialised durably before the piece that fills the area is written; the list never fills the last area there is.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "port/disk.hpp"
@@ -33,12 +34,14 @@ class PersistentStore final : public Store {
     void move_to(Disk& cow) noexcept override { cow_ = &cow; }
     Allocation allocate(Chunks wanted) noexcept override;
     Chunks left() const noexcept override;
+    bool cut_off() const noexcept override;
     void give_back(const Allocation& unused) noexcept override;
     void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept override;
     bool maybe_volatile(Chunk old_first, Chunks count) const noexcept override;
     bool when_durable(Waiter& waiter) noexcept override;
     void sync(Waiter& waiter) noexcept override;
     Job<IoStatus> invalidate() override;
+    Job<void> give_space_back() override;
     bool any_volatile() const noexcept override { return durable_ != published_; }
     std::uint64_t listed() const noexcept override { return published_; }
     Job<IoStatus> read_listed(std::uint64_t first, std::uint64_t end, std::vector<Listed>* entries) override;
@@ -57,6 +60,7 @@ class PersistentStore final : public Store {
     // `used`: from COW chunk to origin chunk.
     Result<void> check_entry(std::uint64_t index, Chunk old_chunk, Chunk new_chunk, const ExceptionTable& table,
                              const ExceptionTable& used) const;
+    Job<void> clear_behind_end(std::span<std::byte> read, std::size_t entries);
     void find_holes(const ExceptionTable& used, Chunk highest);
     Chunk next_area(Chunk chunk) const noexcept;
     Allocation allocate_hole(Chunks wanted) noexcept;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/target_args.hpp"
 #include "targets/snapshot/copy_job.hpp"
@@ -143,9 +144,9 @@ bool Snapshot::covers(Extent extent, Chunk& first, Chunks& count) const noexcept
 
 Extent Snapshot::origin_extent(Chunk first, Chunks count) const noexcept {
     Extent extent = chunk().extent(first, count);
-    const Sector end_of_origin{config_.origin->disk().limits().size.v};
-    // Past the end of an origin that has shrunk nothing is cut off: reading there fails, and so it shall.
-    if (extent.end() <= end_of_origin || end_of_origin <= extent.first) return extent;
+    // Of an origin that has shrunk below the snapshot's end nothing is left out: reading there fails, and so it shall.
+    const Sector end_of_origin = std::max(Sector{config_.origin->disk().limits().size.v}, config_.extent.end());
+    if (extent.end() <= end_of_origin) return extent;
     extent.length = end_of_origin - extent.first;
     // A store's device may have the larger blocks. What is left of the origin's last one no snapshot reaches.
     if (extent.length > block_) extent.length.v -= extent.length.v % block_.v;
@@ -255,7 +256,8 @@ Disk* Snapshot::route_read(Io& io) noexcept {
 void Snapshot::flush(Io& io) noexcept { store_->sync(queue(io, false)); }
 
 Disk* Snapshot::route_discard(Io& io) noexcept {
-    if (io.copy == 1) return &config_.origin->disk();    // passed down as it is, as the kernel does
+    // Passed down as it is. Not past the other snapshots, where the kernel's goes (decision 9).
+    if (io.copy == 1) return group_.route(io, config_.origin->disk(), *layer_, this);
     const auto run = table_.find(chunk().of(io.extent.first));
     if (!run) {
         env_.reactor.complete_later(io, IoStatus::ok);
@@ -372,6 +374,10 @@ void Snapshot::QueuedIo::woken(IoStatus woken_status) noexcept {
 
 void Snapshot::on_complete(Io& io, Frame& frame) noexcept {
     switch (static_cast<Wait>(frame.a)) {
+        case Wait::origin_write:
+            group_.write_done();
+            io.complete(io.status);
+            return;
         case Wait::tracked_read:
             group_.untrack(*reinterpret_cast<TrackedRead*>(frame.b));
             io.complete(io.status);
@@ -424,11 +430,18 @@ Job<void> Snapshot::mark_invalid() {
         }
     }
     marked_invalid_ = true;
+    keeps_useless_ = marked == IoStatus::ok;
     marking_ = false;
     List<Waiter> waiters;
     waiters.take_all(invalid_waiters_);
     while (Waiter* waiter = waiters.pop_front_or_null()) waiter->woken(IoStatus::ok);
     became_idle();
+}
+
+Job<void> Snapshot::give_space_back() {
+    if (!std::exchange(keeps_useless_, false)) co_return;
+    auto giving = store_->give_space_back();
+    co_await giving;
 }
 
 void Snapshot::recorded(IoStatus) noexcept {

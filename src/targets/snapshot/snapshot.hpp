@@ -87,6 +87,8 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     bool valid() const noexcept { return valid_; }
     // Wakes `waiter` once the mark "invalid" is durable; false when it is.
     bool when_marked_invalid(Waiter& waiter) noexcept;
+    // Once, when the store is known as invalid by its own mark; nothing of a client is under way.
+    Job<void> give_space_back();
     void invalidate(std::string why) noexcept;
     ChunkSize chunk() const noexcept { return store_->chunk_size(); }
     // The part of `extent` that is the snapshot's concern, as chunks.
@@ -132,7 +134,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
 
   private:
     bool idle() const noexcept { return parts_.empty() && waits_.out() == 0 && !marking_ && !fullness_.growing(); }
-    enum class Wait : std::uint64_t { tracked_read, fua };
+    enum class Wait : std::uint64_t { origin_write = 0, tracked_read, fua };    // of our frames; OriginGroup pushes 0
     // A request that waits: for a copy of its chunk, then it is routed again; or for a commit, then it ends.
     struct QueuedIo final : Waiter {
         Snapshot* snapshot = nullptr;
@@ -190,6 +192,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     bool valid_ = true;
     bool overflowed_ = false;
     bool marked_invalid_ = false;
+    bool keeps_useless_ = false;    // what the store holds is of no use any more, and may be given back
     bool marking_ = false;
     std::string why_invalid_;
     List<Waiter> invalid_waiters_;

@@ -66,6 +66,8 @@ class Store {
     virtual Allocation allocate(Chunks wanted) noexcept = 0;
     // How many chunks allocate() can still give, by what is known of the device's size. Never too many.
     virtual Chunks left() const noexcept = 0;
+    // The device has become smaller than what was allocated.
+    virtual bool cut_off() const noexcept = 0;
     // What was allocated last and will not be published is free again; of anything older nothing happens.
     virtual void give_back(const Allocation& unused) noexcept = 0;
     virtual void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept = 0;
@@ -78,6 +80,9 @@ class Store {
     virtual void sync(Waiter& waiter) noexcept = 0;
     // Marks the store as never to be used again, durably. The status is that of the mark.
     virtual Job<IoStatus> invalidate() = 0;
+
+    // Marked invalid, with nothing under way: gives back what the device can take back, all but the mark. A failure is none.
+    virtual Job<void> give_space_back();
 
     // --- merging (persistent stores only); meanwhile nothing is allocated ---------------------------------------------
     // Something was published that is not durable.

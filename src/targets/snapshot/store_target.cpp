@@ -84,13 +84,17 @@ Result<void> StoreTarget::pair_with(StoreTarget& other) {
 // --- resume ---------------------------------------------------------------------------------------------------------
 
 Job<Result<void>> StoreTarget::preresume() {
-    if (heir_) co_return fail(Errc::bad_argument, "Unable to resume snapshot source until handover completes.");
+    if (heir_ && env_.chaos.keeps("handover.source_waits")) {
+        co_return fail(Errc::bad_argument, "Unable to resume snapshot source until handover completes.");
+    }
     if (orphaned_) {
         co_return fail(Errc::bad_argument, fmt::format("the snapshot whose store {} was to be handed over is gone; load the table again, "
                                                        "and the store is read", config_.cow->words()));
     }
     if (source_) {
-        if (source_->resumed_) co_return fail(Errc::bad_argument, "Unable to perform snapshot handover until source is suspended.");
+        if (source_->resumed_ && env_.chaos.keeps("handover.source_is_quiet")) {
+            co_return fail(Errc::bad_argument, "Unable to perform snapshot handover until source is suspended.");
+        }
         started_ = true;
         auto taking = take_over();
         const bool goes_on = co_await taking;
@@ -176,6 +180,8 @@ Job<void> StoreTarget::postsuspend(SuspendFlags flags) {
         if (!uncommitted_) {
             auto committing = snapshot_->commit();
             static_cast<void>(co_await committing);    // a failure has made the snapshot invalid and raised its event
+            auto giving = snapshot_->give_space_back();
+            co_await giving;
         }
     }
     resumed_ = false;
@@ -194,6 +200,8 @@ Job<void> StoreTarget::close() {
     }
     auto finishing = snapshot_->finish();
     co_await finishing;
+    auto giving = snapshot_->give_space_back();
+    co_await giving;
 }
 
 // --- words ----------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class SnapshotType final : public TargetType {
     std::string_view name() const override { return "snapshot"; }
     std::array<unsigned, 3> version() const override { return {1, 16, 0}; }
     Result<std::unique_ptr<Target>> make(const TargetArgs& args) override;
-    // What a line of either target says, its devices opened: the origin for writing if it is merged into.
+    // What a line of either target says, its devices opened: the origin for writing if it is merged into, or gets discards.
     Result<Snapshot::Config> parse(const TargetArgs& args, OpenMode origin_mode) const;
     Origins& origins() const noexcept { return origins_; }
 
@@ -85,6 +85,7 @@ Result<Snapshot::Config> SnapshotType::parse(const TargetArgs& args, OpenMode or
     Snapshot::Config config;
     config.extent = args.extent();
     CHECK(parse_features(args.words.subspan(4), config));
+    if (config.discard_passdown && args.mode == TableMode::read_write) origin_mode = OpenMode::write;
     auto origin = args.opener.open(args.words[0], origin_mode);
     if (!origin) return fail(origin.error().code, "Cannot get origin device: " + origin.error().message);
     config.origin = std::move(*origin);
