@@ -33,6 +33,14 @@ void ShadowDisk::set_all(std::uint64_t write) {
     free_versions_.clear();
 }
 
+void ShadowDisk::resize(Sectors size) {
+    ASSERT(size.v >> kSectorBits == 0 && operations_.size() == free_operations_.size());
+    for (std::uint64_t s = size.v; s < sectors_.size(); ++s) {
+        for (std::uint32_t i = sectors_[s].first; i != kNone; i = versions_[i].next) free_versions_.push_back(i);
+    }
+    sectors_.resize(static_cast<std::size_t>(size.v));
+}
+
 std::uint32_t ShadowDisk::take_version() {
     if (!free_versions_.empty()) {
         const std::uint32_t index = free_versions_.back();

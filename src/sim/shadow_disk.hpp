@@ -48,6 +48,8 @@ class ShadowDisk {
     void set_all(std::uint64_t write);
 
     Sectors size() const noexcept { return {sectors_.size()}; }
+    // What is new is zeroes, certain and stable. Nothing may be under way.
+    void resize(Sectors size);
 
     Ticket begin_write(Extent extent, std::uint64_t write, bool fua);    // write 0: zeroes
     Ticket begin_discard(Extent extent);

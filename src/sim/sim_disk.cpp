@@ -40,6 +40,14 @@ SimDisk::~SimDisk() {
 
 void SimDisk::refresh() noexcept { limits_.size = size_after_refresh_; }
 
+void SimDisk::resize(Sectors size) noexcept {
+    if (size < size_after_refresh_) {
+        size_once_ = std::max(size_once_, size_after_refresh_);
+        fill_now({Sector{size.v}, size_after_refresh_ - size}, 0);
+    }
+    size_after_refresh_ = size;
+}
+
 void SimDisk::set_latency(Nanoseconds min, Nanoseconds max) noexcept {
     ASSERT(min <= max);
     options_.latency_min = min;
@@ -124,6 +132,7 @@ IoStatus SimDisk::check(const Io& io) const noexcept {
     if (gone_) return IoStatus::removed;
     if (io.op == Op::flush) return IoStatus::ok;
     if (io.is_write() && limits_.read_only) return IoStatus::read_only;
+    if (was_cut_off(io.extent)) return IoStatus::io_error;
     if (io.extent.length > limits_.size || io.extent.first.v > limits_.size.v - io.extent.length.v) {
         return IoStatus::invalid;
     }
@@ -176,6 +185,7 @@ void SimDisk::submit(Io& io) noexcept {
     trace('s', io, IoStatus::ok);
 
     request.status_ = check(io);
+    request.faulted_ = request.status_ == IoStatus::io_error;
     if (request.status_ == IoStatus::ok) {
         if (const DiskFault* fault = match(io)) {
             ++counters_.faults;
@@ -202,6 +212,10 @@ void SimDisk::start(Request& request) noexcept {
 void SimDisk::finish(Request& request) noexcept {
     Io& io = request.io_;
     if (gone_) request.status_ = IoStatus::removed;
+    if (request.status_ == IoStatus::ok && io.op != Op::flush && was_cut_off(io.extent)) {    // meanwhile
+        request.status_ = IoStatus::io_error;
+        request.faulted_ = true;
+    }
     if (request.status_ != IoStatus::ok) {
         if (options_.wild && io.is_write() && check(io) == IoStatus::ok && random_.chance(1, 2)) take_effect(request, true);
         end(request, request.status_);

@@ -94,8 +94,9 @@ class SimDisk final : public Disk {
     const Limits& limits() const noexcept override { return limits_; }
     void refresh() noexcept override;
     Limits& limits_to_set() noexcept { return limits_; }
-    // The size that refresh() will find.
-    void resize(Sectors size) noexcept { size_after_refresh_ = size; }
+    // The size that refresh() will find. Larger, it is zeroes. Smaller, what was behind is lost, and requests there fail from
+    // now on.
+    void resize(Sectors size) noexcept;
     Sectors size_to_come() const noexcept { return size_after_refresh_; }
 
     // --- content, past all requests and caches ------------------------------------------------------------------
@@ -175,6 +176,9 @@ class SimDisk final : public Disk {
     void finish(Request& request) noexcept;
     void end(Request& request, IoStatus status) noexcept;
     IoStatus check(const Io& io) const noexcept;
+    bool was_cut_off(Extent extent) const noexcept {
+        return size_once_ && extent.end() > Sector{size_after_refresh_.v} && extent.end() <= Sector{size_once_.v};
+    }
     const DiskFault* match(const Io& io) noexcept;
     Nanoseconds draw_latency() noexcept;
     void take_effect(Request& request, bool partly) noexcept;
@@ -192,6 +196,7 @@ class SimDisk final : public Disk {
     Options options_;
     Limits limits_;
     Sectors size_after_refresh_;
+    Sectors size_once_{};    // before it was made smaller; 0: it never was
     Prng random_;
     std::uint64_t name_hash_ = 0;
     std::vector<std::unique_ptr<Page>> pages_;              // as reads see it; missing: zeroes

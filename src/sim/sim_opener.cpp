@@ -23,6 +23,7 @@ class SimOpener::Opened final : public OpenDevice, private Task {
     std::string cannot_grow() const override { return entry_.mapped ? "it is no disk" : ""; }
     void grow(Sectors to, DeviceGrowth& done) noexcept override {
         to_ = to;
+        known_ = entry_.disk->limits().size;
         done_ = &done;
         Reactor::current()->post(*this);
     }
@@ -30,13 +31,13 @@ class SimOpener::Opened final : public OpenDevice, private Task {
   private:
     void run() noexcept override {
         auto& disk = *static_cast<SimDisk*>(entry_.disk);    // nothing else is added that is not mapped and grows
-        const bool can = !disk.gone() && to_ <= entry_.grows_to;
+        const bool can = !disk.gone() && to_ <= entry_.grows_to && disk.size_to_come() >= known_;
         if (can && disk.size_to_come() < to_) disk.resize(to_);
         done_->grown(can ? Result<void>{} : fail(Errc::no_space, "the disk is full"));
     }
     Entry& entry_;
     std::string words_;
-    Sectors to_{};
+    Sectors to_{}, known_{};
     DeviceGrowth* done_ = nullptr;
 };
 

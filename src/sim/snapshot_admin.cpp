@@ -1,6 +1,9 @@
 // The administrator of the story "snapshot": what the daemon's control plane would do.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "sim/snapshot_run.hpp"
 
 namespace udm {
@@ -42,6 +45,9 @@ bool SnapshotRun::wait_for_admin() {
 
 void SnapshotRun::was_suspended(Volume& volume, bool noflush, std::uint64_t causes_before) {
     if (noflush || volume.causes() != causes_before) return;
+    for (const Slot& slot : slots_) {    // one that is lost flushes nothing; and its mark may be lost in a cut
+        if (slot.volume.get() == &volume && slot.mapped && Machine::status(*slot.mapped) == "snapshot Invalid") return;
+    }
     ShadowDisk& shadow = volume.shadow();
     shadow.end_flush(shadow.begin_flush(), IoStatus::ok);
 }
@@ -55,7 +61,7 @@ Job<void> SnapshotRun::boot() {
     Machine& machine = world_.machine();
     if (setup_.stacked != 0) {
         below_mapped_ = &machine.create("origin-real");
-        const std::string below = fmt::format("0 {} linear sim:origin-disk 0", setup_.sectors);
+        const std::string below = below_table();
         auto swapping = machine.swap(*below_mapped_, below, TableMode::read_write);
         const auto swapped = co_await swapping;
         if (!swapped) clients_.violate("what the origin stands on cannot be loaded: " + swapped.error().message);
@@ -101,8 +107,8 @@ Job<void> SnapshotRun::boot_slot(Slot* slot) {
         auto resuming = slot->mapped->device->resume();
         swapped = co_await resuming;
     }
-    if (swapped) co_return;
-    if (faulted_of(*slot) == before) {
+    if (swapped && !slot->cut_off) co_return;
+    if (faulted_of(*slot) == before && !slot->cut_off && !outlives_origin(*slot)) {
         clients_.violate(fmt::format("{} cannot be loaded after a cut: {}", slot->name, swapped.error().message));
     }
     // A snapshot that cannot be loaded is given up for good, before the origin changes (decision 12).
@@ -136,6 +142,8 @@ Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_wha
     if (!(on_what_is_left && slot->half_made && store != Store::transient)) wipe(*slot);
     slot->half_made = store != Store::transient;
     slot->store = store;
+    slot->sectors = origin_sectors_;
+    slot->cut_off = false;
     slot->cow_faulted_at_take = faulted(*slot->cow);
     slot->origin_faulted_at_take = origin_disk_->count(Op::read).faulted;
     const std::uint64_t before = faulted_of(*slot);
@@ -231,6 +239,59 @@ Job<void> SnapshotRun::reload() {
     world_.note(0x5a4b, [] { return std::string{"the origin has a new table"}; });
     ++outcome_.swaps;
     admin_busy_ = false;
+}
+
+// What is new at the end is written at once. What is behind the end of a smaller one is gone, for its snapshots too.
+Job<void> SnapshotRun::resize(std::uint64_t sectors) {
+    Machine& machine = world_.machine();
+    const std::uint64_t was = std::exchange(origin_sectors_, sectors);
+    const std::string table = origin_table(), below = below_table();
+    origin_sectors_ = was;
+    origin_busy_ = true;
+    if (sectors > was) {
+        origin_disk_->resize({sectors});
+        if (below_mapped_) {
+            auto swapping = machine.swap(*below_mapped_, below, TableMode::read_write);
+            const auto swapped = co_await swapping;
+            if (!swapped) clients_.violate("what the origin stands on cannot grow: " + swapped.error().message);
+        }
+    }
+    auto loading = machine.load(*origin_mapped_, table, TableMode::read_write);
+    Result<void> done = co_await loading;
+    if (!done) clients_.violate("the origin's table of another size cannot be loaded: " + done.error().message);
+    auto suspending = swap_origin(&done);
+    co_await suspending;
+    origin_sectors_ = sectors;
+    origin_cut_ |= sectors < was;
+    origin_->shadow().resize({sectors});
+    auto resuming = origin_mapped_->device->resume();
+    const auto resumed = co_await resuming;
+    if (!resumed) clients_.violate("the origin of another size cannot be resumed: " + resumed.error().message);
+    if (sectors < was) {
+        if (below_mapped_) {
+            auto swapping = machine.swap(*below_mapped_, below, TableMode::read_write);
+            const auto swapped = co_await swapping;
+            if (!swapped) clients_.violate("what the origin stands on cannot become smaller: " + swapped.error().message);
+        }
+        origin_disk_->resize({sectors});
+    } else {
+        clients_.submit(*origin_, Op::write, {{was}, {sectors - was}});
+    }
+    world_.note(0x512e, [&] { return fmt::format("the origin has {} sectors", sectors); });
+    ++outcome_.swaps;
+    admin_busy_ = origin_busy_ = false;
+}
+
+// Somebody has cut the end off: what was there is lost.
+void SnapshotRun::cut_off(Slot& slot, std::uint64_t by) {
+    const std::uint64_t least = std::max<std::uint64_t>(3 * slot.setup.chunk, 8 + 2 * slot.setup.chunk);
+    const std::uint64_t now = slot.cow->size_to_come().v;
+    if (now <= least) return;
+    slot.cow_sectors = std::max(least, now - std::min(by, now));
+    slot.cow->resize({slot.cow_sectors});
+    slot.cut_off = true;
+    slot.setup.roomy = 0;
+    world_.note(0xc07f, [&] { return fmt::format("{} has {} sectors left", slot.cow_name, slot.cow_sectors); });
 }
 
 Job<void> SnapshotRun::remove_all() {

@@ -17,7 +17,7 @@ void SnapshotRun::merge_step(const Step& step) {
     switch (step.kind) {
         case steps::kMerge: {
             Slot& slot = slots_[step.a];
-            if (!merging_ && slot.live && slot.store != Store::transient) start(merge(&slot, step.b, step.c != 0));
+            if (!merging_ && slot.live && slot.store != Store::transient) start(merge(&slot, step.b, step.c));
             break;
         }
         case steps::kTurn:
@@ -91,7 +91,15 @@ Job<void> SnapshotRun::swap_origin(Result<void>* result) {
     if (clients_.in_flight(*origin_) != 0) clients_.violate("origin: suspended with requests under way");
 }
 
-Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, bool paused) {
+// What must not happen while a store goes from one table to another.
+bool SnapshotRun::was_refused(const Result<void>& result, const char* words) {
+    if (!result && result.error().message.find(words) != std::string::npos) return true;
+    clients_.violate(fmt::format("it should have been refused as \"{}\", and {}", words,
+                                 result ? std::string{"was not"} : "was as " + result.error().message));
+    return false;
+}
+
+Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, std::uint64_t how) {
     Machine& machine = world_.machine();
     slot->live = false;
     origin_busy_ = true;
@@ -102,18 +110,44 @@ Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, bool paused) {
     auto loading = machine.load(*origin_mapped_, table, TableMode::read_write);
     Result<void> done = co_await loading;
     if (!done) clients_.violate("the merging table cannot be loaded: " + done.error().message);
+    const bool early = (how & steps::kTooEarly) != 0 && clients_.in_flight(*slot->volume) == 0;
+    if (early) {
+        auto swapping = swap_origin(&done);
+        co_await swapping;
+        auto hurrying = origin_mapped_->device->resume();
+        const auto hurried = co_await hurrying;
+        if (!was_refused(hurried, "Unable to perform snapshot handover until source is suspended.")) {
+            origin_busy_ = admin_busy_ = false;
+            co_return;
+        }
+    }
     const std::uint64_t before = slot->volume->causes();
     const std::uint64_t slot_faults = faulted(*slot->cow);
     auto suspending = slot->mapped->device->suspend({});
     const auto suspended = co_await suspending;
     if (!suspended) clients_.violate(slot->name + " cannot be suspended: " + suspended.error().message);
     was_suspended(*slot->volume, false, before);
-    auto swapping = swap_origin(&done);
-    co_await swapping;
+    if (how & steps::kSourceAgain) {
+        auto returning = slot->mapped->device->resume();
+        const auto returned = co_await returning;
+        if (!was_refused(returned, "Unable to resume snapshot source until handover completes.")) {
+            origin_busy_ = admin_busy_ = false;
+            co_return;
+        }
+    }
+    if (!early) {
+        auto swapping = swap_origin(&done);
+        co_await swapping;
+    }
     if (clients_.in_flight(*slot->volume) != 0) clients_.violate(slot->name + ": suspended with requests under way");
     check_status(*slot, "before it is merged");
     const bool lost = Machine::status(*slot->mapped) == "snapshot Invalid";
-    if (lost) {
+    if (lost && early) {    // it has the merging table already
+        const std::string plain = origin_table();
+        auto again = machine.load(*origin_mapped_, plain, TableMode::read_write);
+        done = co_await again;
+        if (!done) clients_.violate("the origin's table cannot be loaded again: " + done.error().message);
+    } else if (lost) {
         origin_mapped_->device->clear_inactive();
     } else {
         // From here on the state has the merge: a cut finds it begun.
@@ -142,7 +176,7 @@ Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, bool paused) {
         check_merge("as it begins");
         auto saying = say(steps::Say::rate, rate);
         co_await saying;
-        if (paused) {
+        if (how & steps::kPausedAtFirst) {
             auto pausing = say(steps::Say::pause, 0);
             co_await pausing;
         }

@@ -29,6 +29,7 @@ bool SnapshotRun::SnapshotVolume::excuses(Op op, IoStatus status, std::uint64_t 
     if (Volume::excuses(op, status, causes_at_begin)) return true;
     if (op == Op::discard && status == IoStatus::unsupported) return true;    // another table came between
     if (op == Op::flush && causes() != faulted_at_boot) return true;
+    if (run_.outlives_origin(slot_)) return true;
     const std::string words = Machine::status(*slot_.mapped);
     // Whether it may be so is checked where the status is looked at.
     return words == "snapshot Invalid" || (words == "snapshot Overflow" && op != Op::read && op != Op::extent_status);
@@ -54,6 +55,7 @@ SnapshotRun::SnapshotRun(World& world, const History& history, Outcome& outcome)
 SnapshotRun::~SnapshotRun() = default;
 
 void SnapshotRun::prepare_disks() {
+    origin_sectors_ = setup_.sectors;
     const auto add = [this](const std::string& name, std::uint64_t sectors, unsigned number) -> SimDisk& {
         SimDisk::Options options;
         options.name = name;
@@ -84,12 +86,14 @@ void SnapshotRun::prepare_disks() {
         Slot& slot = slots_[0];
         write_premade_store(*slot.cow, {slot.setup.chunk, setup_.premade, setup_.sectors, kFirstContent});
         slot.volume = std::make_unique<SnapshotVolume>(*this, slot, origin_->shadow().fork(true));
+        slot.sectors = origin_sectors_;
         slot.committed = true;
     }
 }
 
 bool SnapshotRun::may_be_broken(const Slot& slot) const noexcept {
     // A crash may leave chunks that nobody refers to, for which there is no room in the end.
+    if (slot.cut_off || outlives_origin(slot)) return true;
     const bool has_room = slot.setup.roomy || (extends(slot) && merging_ != &slot && slot.cuts_at_take == world_.cuts());
     // The origin's reads matter to its copies, and nothing else of it.
     return !has_room || faulted(*slot.cow) != slot.cow_faulted_at_take ||
@@ -97,14 +101,16 @@ bool SnapshotRun::may_be_broken(const Slot& slot) const noexcept {
 }
 
 std::string SnapshotRun::origin_table() const {
-    if (!merging_) return fmt::format("0 {} snapshot-origin {}", setup_.sectors, origin_words());
-    return fmt::format("0 {} {} {} sim:{} {} {}", setup_.sectors, turned_ ? "snapshot" : "snapshot-merge", origin_words(),
+    if (!merging_) return fmt::format("0 {} snapshot-origin {}", origin_sectors_, origin_words());
+    return fmt::format("0 {} {} {} sim:{} {} {}", origin_sectors_, turned_ ? "snapshot" : "snapshot-merge", origin_words(),
                        merging_->cow_name, merging_->store == Store::overflow ? "PO" : "P", merging_->setup.chunk);
 }
 
+std::string SnapshotRun::below_table() const { return fmt::format("0 {} linear sim:origin-disk 0", origin_sectors_); }
+
 std::string SnapshotRun::snapshot_table(const Slot& slot) const {
     static constexpr const char* kLetters[] = {"P", "PO", "N"};
-    return fmt::format("0 {} snapshot {} sim:{} {} {}{}", setup_.sectors, origin_words(), slot.cow_name,
+    return fmt::format("0 {} snapshot {} sim:{} {} {}{}", slot.sectors, origin_words(), slot.cow_name,
                        kLetters[static_cast<unsigned>(slot.store)], slot.setup.chunk,
                        slot.setup.discard_zeroes_cow ? " 1 discard_zeroes_cow" : "");
 }
@@ -124,7 +130,11 @@ void SnapshotRun::run() {
 
 Volume* SnapshotRun::volume_for(std::uint64_t which) {
     if (which >= 1 && which <= kSlots && slots_[which - 1].live) return slots_[which - 1].volume.get();
-    return booted_ && !origin_busy_ ? origin_.get() : nullptr;
+    if (booted_ && !origin_busy_) return origin_.get();
+    for (Slot& slot : slots_) {
+        if (slot.live) return slot.volume.get();
+    }
+    return nullptr;
 }
 
 void SnapshotRun::step(const Step& step) {
@@ -173,9 +183,22 @@ void SnapshotRun::step(const Step& step) {
         }
         case steps::kGrow: {
             Slot& slot = slots_[step.a];
+            if (slot.cut_off) break;    // what was lost would be zeroes, and nobody could know
             slot.cow_sectors = slot.cow->size_to_come().v + step.b;
             slot.cow->resize({slot.cow_sectors});
             world_.note(step.kind, [&] { return slot.cow_name + " has grown"; });
+            break;
+        }
+        case steps::kCutOff: {
+            Slot& slot = slots_[step.a];
+            if (slot.live) cut_off(slot, step.b);
+            break;
+        }
+        case steps::kResize: {
+            const bool smaller = step.a == 1;
+            if (smaller ? step.b < origin_sectors_ : !origin_cut_) {
+                start(resize(smaller ? origin_sectors_ - step.b : origin_sectors_ + step.b));
+            }
             break;
         }
         case steps::kReload: start(reload()); break;
@@ -190,6 +213,7 @@ void SnapshotRun::start_boot() {
     world_.power_on();
     bound_copies(setup_.copy_memory, setup_.cow_threshold, setup_.copy_throttle);
     origin_->faulted_at_boot = faulted(*origin_disk_);
+    origin_disk_->refresh();
     for (Slot& slot : slots_) {
         slot.cow->refresh();
         if (slot.volume) slot.volume->faulted_at_boot = faulted_of(slot);
@@ -320,15 +344,18 @@ void SnapshotRun::the_end() {
 }
 
 void SnapshotRun::check_progress() {
-    const std::uint64_t length = std::min<std::uint64_t>(setup_.sectors, 8);
-    const Extent last{{(setup_.sectors - length) / 8 * 8}, {length}};
-    clients_.submit(*origin_, Op::write, {{0}, {length}});
+    const auto last_of = [](Volume& volume) {
+        const std::uint64_t size = volume.shadow().size().v, first = (size - std::min<std::uint64_t>(size, 8)) / 8 * 8;
+        return Extent{{first}, {std::min<std::uint64_t>(size - first, 8)}};
+    };
+    clients_.submit(*origin_, Op::write, {{0}, {std::min<std::uint64_t>(origin_sectors_, 8)}});
+    clients_.submit(*origin_, Op::write, last_of(*origin_));
     for (Slot& slot : slots_) {
         if (!slot.live) continue;
         const bool overflowed = Machine::status(*slot.mapped) == "snapshot Overflow";
         if (!clients_.settle()) break;
         const std::uint64_t before = clients_.ended_well();
-        clients_.submit(*slot.volume, Op::write, {last.first, std::min(last.length, Sectors{setup_.sectors} - (last.first - Sector{}))});
+        clients_.submit(*slot.volume, Op::write, last_of(*slot.volume));
         if (!clients_.settle()) break;
         if (overflowed && clients_.ended_well() != before) clients_.violate(slot.name + ": Overflow, and takes a write");
     }

@@ -63,6 +63,8 @@ class SnapshotRun {
         SimDisk* cow = nullptr;
         SnapshotSetup::Slot setup;
         std::uint64_t cow_sectors = 0;
+        std::uint64_t sectors = 0;       // of the snapshot: the origin's when it was taken
+        bool cut_off = false;            // its COW device has become smaller
         Store store = Store::persistent;
         // A snapshot is taken: the state has it, and it comes back after a power cut (unless it is transient).
         bool committed = false;
@@ -101,9 +103,12 @@ class SnapshotRun {
     Job<void> cycle(Volume* volume, Machine::Mapped* mapped, bool noflush, Nanoseconds stay);
     Job<void> make_view(Slot* slot, steps::Way way, Result<void>* result);
     Job<void> reload();
+    Job<void> resize(std::uint64_t sectors);
+    void cut_off(Slot& slot, std::uint64_t by);
     Job<void> remove_all();
     // Merges (snapshot_merge.cpp).
-    Job<void> merge(Slot* slot, std::uint64_t rate, bool paused);
+    Job<void> merge(Slot* slot, std::uint64_t rate, std::uint64_t how);
+    bool was_refused(const Result<void>& result, const char* words);
     Job<void> turn();
     Job<void> settle();
     Job<void> say(steps::Say what, std::uint64_t rate);
@@ -121,6 +126,9 @@ class SnapshotRun {
 
     const char* origin_words() const noexcept { return setup_.stacked ? "udm:origin-real" : "sim:origin-disk"; }
     std::string origin_table() const;
+    std::string below_table() const;
+    // The origin has become smaller than the snapshot.
+    bool outlives_origin(const Slot& slot) const noexcept { return slot.sectors > origin_sectors_; }
     std::string snapshot_table(const Slot& slot) const;
     // Requests that disks have failed because they were told to: what excuses errors above.
     static std::uint64_t faulted(const SimDisk& disk) noexcept { return disk.counters().faulted; }
@@ -136,6 +144,8 @@ class SnapshotRun {
     Clients clients_;
     SimDisk* origin_disk_ = nullptr;
     std::unique_ptr<OriginVolume> origin_;
+    std::uint64_t origin_sectors_ = 0;    // as the state has it
+    bool origin_cut_ = false;             // it has become smaller, and stays so: what was lost would be zeroes
     Machine::Mapped* below_mapped_ = nullptr;    // what the origin stands on, if it is a mapped device
     Machine::Mapped* origin_mapped_ = nullptr;
     std::array<Slot, kSlots> slots_;

@@ -54,11 +54,19 @@ enum SnapshotKind : std::uint32_t {
     kGrow,                    // a: slot, b: sectors more for its COW device
     kBound,                   // a: copy_memory, b: cow_threshold, c: copy_throttle, as in the setup
     // Of the story "merge":
-    kMerge,                   // a: slot, b: bytes per second, 0 no limit, c: 1 paused at first
+    kMerge,                   // a: slot, b: bytes per second, 0 no limit, c: bits of HowToMerge
     kTurn,                    // the merging device becomes a snapshot of its origin, or merges again
     kSettle,                  // a merge that is done: the device becomes an origin again
     kSay,                     // to the merge; b: Say, c: bytes per second
     kReplace,                 // a: slot, its table again, with other features
+    // Of the story "snapshot" again:
+    kCutOff,                  // a: slot, b: sectors that its COW device loses
+    kResize,                  // the origin; a: 1 it becomes smaller, b: by so many sectors
+};
+enum HowToMerge : std::uint64_t {
+    kPausedAtFirst = 1,
+    kTooEarly = 2,       // tried while the snapshot is in use
+    kSourceAgain = 4,    // the snapshot's device is to be resumed with its store promised to the origin's
 };
 enum class Say : std::uint64_t { pause, go_on, retry, rate };
 enum class Way : std::uint64_t {    // of taking a snapshot

@@ -29,7 +29,11 @@ Step draw_snapshot(Prng& random, std::uint64_t slot) {
 }
 
 Step draw_merge(Prng& random, std::uint64_t slot) {
-    return {.kind = steps::kMerge, .pause = steps::draw_pause(random), .a = slot, .b = draw_rate(random), .c = random.chance(1, 8)};
+    std::uint64_t how = 0;
+    if (random.chance(1, 8)) how |= steps::kPausedAtFirst;
+    if (random.chance(1, 6)) how |= steps::kTooEarly;
+    if (random.chance(1, 6)) how |= steps::kSourceAgain;
+    return {.kind = steps::kMerge, .pause = steps::draw_pause(random), .a = slot, .b = draw_rate(random), .c = how};
 }
 
 // What an administrator does now and then; most of the time nothing.
@@ -123,7 +127,9 @@ std::string MergeStory::describe(const Step& step) const {
         case steps::kDrop: return after + fmt::format("drop snap{}", step.a);
         case steps::kCycle: return after + fmt::format("suspend volume {} for {} us", step.a, step.c);
         case steps::kMerge:
-            return after + fmt::format("merge snap{} at {} bytes/s{}", step.a, step.b, step.c ? ", paused" : "");
+            return after + fmt::format("merge snap{} at {} bytes/s{}{}{}", step.a, step.b, step.c & steps::kPausedAtFirst ? ", paused" : "",
+                                       step.c & steps::kTooEarly ? ", tried too early" : "",
+                                       step.c & steps::kSourceAgain ? ", the snapshot to be resumed meanwhile" : "");
         case steps::kTurn: return after + "from merge to snapshot, or back";
         case steps::kSettle: return after + "a merge that is done becomes an origin";
         case steps::kSay: return after + fmt::format("tell the merge {} ({})", kSays[step.b], step.c);

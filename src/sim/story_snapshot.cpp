@@ -56,6 +56,17 @@ void draw_admin(Prng& random, const SnapshotSetup& setup, std::vector<Step>& ste
         step.a = random.chance(1, 2) ? random.between(1, 3) : 0;
         step.b = random.chance(1, 2) ? random.between(1, 3) : 0;
         step.c = random.chance(1, 4) ? random.between(5, 60) : 0;
+    } else if (what < 13) {
+        step.kind = random.chance(1, 3) ? steps::kCutOff : steps::kResize;
+        const bool smaller = random.chance(1, 3);
+        const std::uint64_t unit = std::max<std::uint64_t>(setup.block, 1);
+        if (step.kind == steps::kCutOff) {
+            step.a = random.below(kSlots);
+            step.b = setup.slots[step.a].chunk * random.between(1, 8) * (random.chance(1, 2) ? 1 : 16);
+        } else {
+            step.a = smaller;
+            step.b = unit * random.between(1, smaller ? 24 / unit : 16);
+        }
     } else {
         return;
     }
@@ -121,6 +132,8 @@ std::string SnapshotStory::describe(const Step& step) const {
             return after + fmt::format("suspend volume {}{} for {} us", step.a, step.b ? " without flush" : "", step.c);
         case steps::kReload: return after + "swap the origin's table";
         case steps::kGrow: return after + fmt::format("the COW device of snap{} grows by {}", step.a, step.b);
+        case steps::kCutOff: return after + fmt::format("the COW device of snap{} loses {}", step.a, step.b);
+        case steps::kResize: return after + fmt::format("the origin becomes {} by {}", step.a ? "smaller" : "larger", step.b);
         case steps::kBound:
             return after + fmt::format("bound copies to {} KiB, {} a store and {} % of the time (0: as usual, counts are one more)",
                                        4 * step.a, step.b, step.c);

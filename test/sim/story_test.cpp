@@ -116,7 +116,8 @@ INSTANTIATE_TEST_SUITE_P(Merge, EveryCare,
                          testing::Values(Care{"merge", "merge.flush_origin_before_clearing"},
                                          Care{"merge", "merge.exceptions_of_others_first"}, Care{"merge", "merge.writes_wait"},
                                          Care{"merge", "merge.waits_for_writes"}, Care{"merge", "merge.clear_durably"},
-                                         Care{"merge", "merge.clears_only_what_was_copied"}),
+                                         Care{"merge", "merge.clears_only_what_was_copied"},
+                                         Care{"merge", "handover.source_is_quiet"}, Care{"merge", "handover.source_waits"}),
                          care_name);
 
 // --- histories that went wrong once ---------------------------------------------------------------------------------
