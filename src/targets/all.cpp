@@ -4,6 +4,7 @@
 #include "targets/error/error.hpp"
 #include "targets/flakey/flakey.hpp"
 #include "targets/linear/linear.hpp"
+#include "targets/mirror/type.hpp"
 #include "targets/snapshot/type.hpp"
 #include "targets/striped/striped.hpp"
 #include "targets/zero/zero.hpp"
@@ -17,6 +18,7 @@ void add_all_targets(TargetTypes& types, Env& env) {
     types.add(zero_type());
     types.add(delay_type());
     types.add(flakey_type());
+    types.add(mirror::type());
     snapshot::add_types(types, env);
 }
 

@@ -1,0 +1,119 @@
+// What is done when a leg or the log fails (decisions 5 and 6).
+//
+// A leg that fails what another leg did is away from then on: nothing is sent to it, and it loses the regions that are written
+// meanwhile, and those where it may hold writes that it was never told to flush. If it was the source, another leg that has all
+// regions becomes the source, and that is durable before any write is acknowledged that is on the new one only. Where
+// no other leg has everything, the source stays what it is and the request fails. A request that fails on all legs takes none away: its
+// region is out of sync then, and the source counts.
+//
+// A leg that is away comes back when asked, and by itself after a while, and is copied what it missed.
+//
+// With `handle_errors` alone, as in Linux, writes of a mirror that is degraded are held until it is suspended: whoever watches is to
+// load another table. Otherwise they go on.
+#pragma once
+
+#include <optional>
+
+#include "targets/mirror/writes.hpp"
+
+namespace udm::mirror {
+
+class Resync;
+
+class Failures final {
+  public:
+    Failures(Set& set, Writes& writes, Resync& resync);
+    ~Failures();
+
+    // --- for requests -------------------------------------------------------------------------------------------
+    // A request that some legs have failed or refused: what becomes of the legs, and how it ends.
+    IoStatus judge(const Write& write) noexcept;
+    void read_failed(unsigned leg, IoStatus status) noexcept { tell(leg, LegError::read, status); }
+    // Legs that a copy could not be written to.
+    void copy_failed(LegMask legs, IoStatus status) noexcept;
+    void copy_source_failed(unsigned leg, IoStatus status) noexcept { tell(leg, LegError::sync, status); }
+    // All legs in use, flushed for the log or a suspend.
+    Job<IoStatus> flush_legs();
+
+    // Something has become of the legs that must be durable before a write is acknowledged.
+    bool unsettled() const noexcept { return settled_ != count_; }
+    // Tells writes.settled() when it is, or can't be.
+    void settle(Write& write) noexcept;
+    Job<IoStatus> settle_now();
+
+    // --- held requests ------------------------------------------------------------------------------------------
+    bool holds() const noexcept { return set_.legs.away() != 0 && holds_without_log(); }
+    bool holds_without_log() const noexcept { return set_.features.handle_errors && !set_.features.keep_log && !hold_over_; }
+    void hold_unsent(Io& io) noexcept { hold(io, unsent_); }
+    void hold_done(Io& io) noexcept { hold(io, done_); }
+    unsigned held() const noexcept { return held_; }
+    // For a suspend: ends them with `requeue`, or as errors.
+    void end_held() noexcept;
+
+    // --- life ---------------------------------------------------------------------------------------------------
+    // The log was read: takes the source from its record; legs that were away are tried again.
+    void resumed() noexcept;
+    void stop() noexcept;    // timers
+    // All regions are in sync, for the first time since some were not.
+    void in_sync() noexcept;
+    // Once all legs have everything again, any may be the source after a restart.
+    void drop_record() noexcept;
+
+    // --- messages -----------------------------------------------------------------------------------------------
+    Job<Result<void>> bring_back(unsigned leg);
+    void set_leg_retry(std::optional<Nanoseconds> first) noexcept;    // nothing: as usual; 0: never
+    void set_hold_timeout(Nanoseconds timeout) noexcept;              // 0: never
+
+  private:
+    static constexpr Nanoseconds kRetryFirst = kSecond, kRetryMost = 60 * kSecond;
+
+    class ReturnTimer final : public Timer {
+      public:
+        void expired() noexcept override { failures->try_to_return(leg); }
+        Failures* failures = nullptr;
+        unsigned leg = 0;
+        Nanoseconds wait = 0;    // before the next try
+    };
+    class HoldTimer final : public Timer {
+      public:
+        explicit HoldTimer(Failures& failures) noexcept : failures_{failures} {}
+        void expired() noexcept override { failures_.hold_ends(); }
+
+      private:
+        Failures& failures_;
+    };
+
+    IoStatus judge(LegMask sent, LegMask failed, LegMask refused, IoStatus status, LegError kind, const Region* region) noexcept;
+    std::optional<unsigned> next_source(LegMask of) const noexcept;
+    void tell(unsigned leg, LegError error, IoStatus status) noexcept;
+    void goes_away(unsigned leg) noexcept;
+    Job<void> settle_all();
+    void record() noexcept;
+    std::uint64_t tag(unsigned leg) const noexcept;
+    unsigned recorded_source(const dirty_log::LegRecord& record) const noexcept;
+    Nanoseconds first_wait() const noexcept;
+    void plan_return(unsigned leg) noexcept;
+    void try_to_return(unsigned leg) noexcept;
+    Job<void> return_by_itself(unsigned leg);
+    Job<IoStatus> probe(unsigned leg);
+    void is_back(unsigned leg) noexcept;
+    void hold(Io& io, List<Io>& where) noexcept;
+    void hold_ends() noexcept;
+
+    Set& set_;
+    Writes& writes_;
+    Resync& resync_;
+    std::uint64_t count_ = 0, settled_ = 0;    // failures that must be known after a crash; those that are
+    bool source_unflushed_ = false;            // since it became the source
+    bool settles_ = false;                     // settle_all() runs
+    List<Write> settling_;
+    std::array<ReturnTimer, kLegsMax> returns_;
+    std::optional<Nanoseconds> leg_retry_;
+    List<Io> unsent_, done_;                   // held before and after they went to the legs
+    unsigned held_ = 0;
+    bool hold_over_ = false;
+    Nanoseconds hold_timeout_ = 0;
+    HoldTimer hold_timer_{*this};
+};
+
+}  // namespace udm::mirror

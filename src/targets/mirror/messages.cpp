@@ -1,0 +1,92 @@
+// What a mirror can be told while it runs.
+#include <fmt/format.h>
+
+#include "base/parse.hpp"
+#include "targets/mirror/mirror.hpp"
+
+namespace udm::mirror {
+namespace {
+
+constexpr const char* kVerbs = "a mirror takes leg_return LEG, resync_pause, resync_resume, resync_retry, log_start_anew, and set "
+                               "resync_rate|resync_share|leg_retry|hold_timeout|log_rest VALUE|default";
+
+Result<Nanoseconds> parse_time(const std::string& name, const std::string& value) {
+    const auto ms = parse_u32(value);
+    if (!ms) return fail(Errc::bad_argument, fmt::format("{} '{}' is not a number of milliseconds", name, value));
+    return Nanoseconds{*ms} * kMillisecond;
+}
+
+}  // namespace
+
+Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) {
+    const std::string& verb = (*words)[0];
+    if (verb == "leg_return" && words->size() == 2) {
+        const auto leg = parse_u32((*words)[1]);
+        if (!leg || *leg >= set_.legs.count()) {
+            co_return fail(Errc::bad_argument, fmt::format("there is no leg '{}': they are 0 to {}", (*words)[1], set_.legs.count() - 1));
+        }
+        CO_CHECK(failures_.bring_back(*leg));
+        co_return std::string{};
+    }
+    if (verb == "log_start_anew" && words->size() == 1) {
+        if (set_.regions.count() != 0) co_return fail(Errc::busy, "regions are being written or copied: try again when they rest");
+        CO_CHECK(set_.log->start_anew());
+        set_.map.trust_source_only();
+        resync_.look_again();
+        co_return std::string{};
+    }
+    if (auto obeyed = obey(*words); !obeyed) co_return fail(obeyed);
+    co_return std::string{};
+}
+
+Result<void> Mirror::obey(const std::vector<std::string>& words) {
+    const std::string& verb = words[0];
+    if (verb == "set" && words.size() == 3) return set_to(words[1], words[2]);
+    if (words.size() == 1 && (verb == "resync_pause" || verb == "resync_resume")) {
+        resync_.set_paused(verb == "resync_pause");
+        return {};
+    }
+    if (words.size() == 1 && verb == "resync_retry") {
+        resync_.retry();
+        return {};
+    }
+    return fail(Errc::bad_argument, fmt::format("Unrecognised message received.: {}", kVerbs));
+}
+
+Result<void> Mirror::set_to(const std::string& name, const std::string& value) {
+    const bool standard = value == "default";
+    if (name == "resync_rate") {
+        const auto rate = standard ? 0 : parse_size(value);
+        if (!rate) return fail(Errc::bad_argument, fmt::format("resync_rate '{}' is not a number of bytes per second (10M, 1G; 0: no limit)", value));
+        resync_.pace().rate = *rate;
+        resync_.pace().restart(set_.env.reactor.now());
+    } else if (name == "resync_share") {
+        const auto share = standard ? Pace::kShare : parse_u32(value);
+        if (!share || *share < 1 || *share > 100) return fail(Errc::bad_argument, fmt::format("resync_share '{}' is none of 1 .. 100 percent", value));
+        resync_.pace().share = *share;
+    } else if (name == "leg_retry") {
+        std::optional<Nanoseconds> first;
+        if (!standard) {
+            TRY(first, parse_time(name, value));
+        }
+        failures_.set_leg_retry(first);
+    } else if (name == "hold_timeout") {
+        Nanoseconds timeout = 0;
+        if (!standard) {
+            TRY(timeout, parse_time(name, value));
+        }
+        failures_.set_hold_timeout(timeout);
+    } else if (name == "log_rest") {
+        Nanoseconds rest = dirty_log::DirtyLog::kRest;
+        if (!standard) {
+            TRY(rest, parse_time(name, value));
+        }
+        set_.log->set_rest(rest);
+    } else {
+        return fail(Errc::bad_argument, fmt::format("a mirror has no setting '{}': {}", name, kVerbs));
+    }
+    resync_.look_again();
+    return {};
+}
+
+}  // namespace udm::mirror
