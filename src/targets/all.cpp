@@ -18,8 +18,8 @@ void add_all_targets(TargetTypes& types, Env& env) {
     types.add(zero_type());
     types.add(delay_type());
     types.add(flakey_type());
-    types.add(mirror::type());
     snapshot::add_types(types, env);
+    types.add(mirror::type());
 }
 
 }  // namespace udm
