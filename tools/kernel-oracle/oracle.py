@@ -26,12 +26,12 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.environ.get("UDM_ORACLE_CACHE") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "udm", "oracle")
-LAYOUT = "1"  # raise it when prepare() puts other things in: what older versions prepared is then made anew
+LAYOUT = "2"  # raise it when prepare() puts other things in: what older versions prepared is then made anew
 
 QEMU = "qemu-system-x86_64"
 KERNEL = "linux-image-cloud-amd64"  # a package that depends on the newest kernel of this Debian
 TOOLS = ["busybox-static", "dmsetup", "libdevmapper1.02.1", "libselinux1", "libudev1", "libpcre2-8-0", "libc6", "libcap2"]
-MODULES = ["virtio_pci", "virtio_blk", "dm_mod", "dm_snapshot", "dm_delay", "dm_flakey", "dm_zero"]
+MODULES = ["virtio_pci", "virtio_blk", "dm_mod", "dm_snapshot", "dm_delay", "dm_flakey", "dm_zero", "dm_mirror"]
 
 
 class NoOracle(Exception):
