@@ -23,6 +23,14 @@ def _line(what, value, limit, at_least=False):
     return f"Aim: {what}: {number(value)}, {'at least' if at_least else 'at most'} {limit} wanted: {'reached' if reached else 'NOT reached'}."
 
 
+MEMORY_AIM_MIB = 64
+
+
+def _memory_more(results, name):
+    return median((a["first"]["server"]["peak_rss_kib"] - b["first"]["server"]["peak_rss_kib"]) / 1024
+                  for a, b in _pairs(results, name, "udm plain"))
+
+
 def of_copy(store, results):
     lines = []
     for count, share, written in ((1, 0.45, 2.3), (8, 0.2, None)):
@@ -33,9 +41,19 @@ def of_copy(store, results):
             lines.append(_line(f"{name}: bytes written per byte",
                                median(r["first"]["server"]["written_per_byte"] for r in results.get(name, [])), written))
         if count == 8:
-            lines.append(_line(f"{name}: memory more, MiB",
-                               median((a["first"]["server"]["peak_rss_kib"] - b["first"]["server"]["peak_rss_kib"]) / 1024
-                                      for a, b in _pairs(results, name, "udm plain")), 64))
+            lines.append(_line(f"{name}: memory more, MiB", _memory_more(results, name), MEMORY_AIM_MIB))
+    return [line for line in lines if line]
+
+
+def of_fleet(_store, results):
+    """Memory stays bounded; what a write costs for each snapshot has no aim."""
+    most = "udm origin, 64 snapshots, 4 KiB"
+    lines = [_line(f"{most}: memory more, MiB", _memory_more(results, most), MEMORY_AIM_MIB)]
+    plain = median(_cpu(r["first"]) for r in results.get("udm plain", []))
+    counts = {count: f"udm origin, {count} snapshot{'s' if count > 1 else ''}, 4 KiB" for count in (1, 8, 64)}
+    if plain is not None and all(results.get(name) for name in counts.values()):
+        each = ", ".join(f"{number((median(_cpu(r['first']) for r in results[name]) - plain) / count)} with {count}" for count, name in counts.items())
+        lines.append(f"CPU of a write beyond a plain one's, for each snapshot, us: {each}.")
     return [line for line in lines if line]
 
 

@@ -2,6 +2,7 @@
 
 Two patterns, 4 KiB writes at depth 32 in random order: `every` block of the image exactly once; `spread`, one block in each slot of
 64 KiB, which is where copies of 64 KiB hurt. Then the same blocks `again`, the second time counts. A flush at the end belongs to what is measured.
+`fleet` is `copy` with up to 64 snapshots, on an image of a sixteenth: what one more snapshot costs.
 """
 
 import os
@@ -14,12 +15,13 @@ from .report import median, number, rate
 PATTERNS = {"every": [], "spread": ["--slot", "64K"]}
 TITLES = {
     "copy": "First-touch writes to a live volume with views",
+    "copy/fleet": "First-touch writes to a live volume with many views",
     "redirect": "First-touch writes to a writable layer over a still base",
 }
 
 
 def run(area, report, options, present):
-    for kind, ways in (("copy", views.COPY), ("redirect", views.REDIRECT)):
+    for kind, ways in (("copy", views.COPY), ("copy/fleet", views.FLEET), ("redirect", views.REDIRECT)):
         for store in ("memory", "disk"):
             for pattern in PATTERNS:
                 case = f"{kind}/{store}/{pattern}"
@@ -30,12 +32,13 @@ def run(area, report, options, present):
 
 
 def measure_group(area, report, options, case, ways):
-    kind, store, pattern = case.split("/")
-    base = filled_file(area.fresh(".base", area.of(store)), options["size"])
+    kind, store, pattern = case.rsplit("/", 2)
+    size = options["size"] // 16 if kind == "copy/fleet" else options["size"]
+    base = filled_file(area.fresh(".base", area.of(store)), size)
     words = ["--depth", 32, *PATTERNS[pattern], "--flush-at-end"]
 
     def measure(name, way):
-        server = way(area, store, base, options["size"])
+        server = way(area, store, base, size)
         try:
             before = allocated(server.files)
             first = load(server, "--mode", "firsttouch", *words)
@@ -52,15 +55,15 @@ def measure_group(area, report, options, case, ways):
         results, broken = interleaved(ways, options["runs"], measure)
     finally:
         os.unlink(base)
-    head = ["way", "requests/s", "of plain", "CPU us", "of plain", "written/byte", "space/byte", "memory more, MiB", "again: rate", "again: CPU"]
+    head = ["way", "seconds", "requests/s", "of plain", "CPU us", "of plain", "written/byte", "space/byte", "memory more, MiB", "again: rate", "again: CPU"]
     rows = [row(name, results, plain_of(name, ways), store) for name in results]
     notes = ["`written/byte`: to the disk, for each byte of the client; `space/byte`: what the views' files grew by; `of plain` and `again`: "
              "by the same server's plain writes of the same run, as is memory at its peak."]
     if kind == "redirect" and "nbdkit plain" in ways:
         notes.append("nbdkit goes through the page cache and keeps its map in memory only: it is lost at exit.")
-    notes += (aims.of_copy if kind == "copy" else aims.of_redirect)(store, results)
+    notes += {"copy": aims.of_copy, "copy/fleet": aims.of_fleet, "redirect": aims.of_redirect}[kind](store, results)
     notes += [f"{name}: failed: {why}" for name, why in broken.items()]
-    report.group(case, f"{TITLES[kind]}: {store}, {pattern}", head, rows, results, notes)
+    report.group(case, f"{TITLES[kind]}: {store}, {pattern}, {size >> 20} MiB", head, rows, results, notes)
 
 
 def plain_of(name, ways):
@@ -87,6 +90,7 @@ def row(name, results, plain, store):
                      for r, b in zip(runs, bases) if b is not None]) if name != plain else None
     return [
         name,
+        number(median(r["first"]["seconds"] for r in runs)),
         rate(median(r["first"]["iops"] for r in runs)),
         number(of_plain(iops, "first")),
         number(median(cpu(r["first"]) for r in runs)),

@@ -33,6 +33,8 @@ def number(value, digits=2):
 def rate(value):
     if value is None:
         return "-"
+    if value < 1000:
+        return f"{value:.0f}"
     return f"{value / 1000:.0f}k" if value >= 10_000 else f"{value / 1000:.1f}k"
 
 

@@ -43,9 +43,10 @@ def udm_origin(snapshots, chunk):
         files = [sparse(area.fresh(".cow", area.of(store)), store_size(size)) for _ in range(snapshots)]
 
         def prepare(daemon):
+            # First: many snapshots of a base without an origin are spread over the reactors.
+            daemon.create("vol", f"0 {size // 512} snapshot-origin {base}")
             for i, path in enumerate(files):
                 daemon.create(f"snap{i}", f"0 {size // 512} snapshot {base} {path} P {chunk // 512}")
-            daemon.create("vol", f"0 {size // 512} snapshot-origin {base}")
             return "vol"
 
         return servers.Udm(area, prepare, files=files)
@@ -109,6 +110,13 @@ COPY = {
     "qemu plain": ("qemu", qemu_plain),
     "qemu copy-before-write, 1 target, 64 KiB": ("qemu", qemu_copy_before_write(1)),
     "qemu copy-before-write, 8 targets, 64 KiB": ("qemu", qemu_copy_before_write(8)),
+}
+FLEET = {
+    "udm plain": ("udm", udm_plain),
+    **{f"udm origin, {count} snapshot{'s' if count > 1 else ''}, 4 KiB": ("udm", udm_origin(count, 4096)) for count in (1, 8, 64)},
+    "qemu plain": ("qemu", qemu_plain),
+    "qemu copy-before-write, 8 targets, 64 KiB": ("qemu", qemu_copy_before_write(8)),
+    "qemu copy-before-write, 64 targets, 64 KiB": ("qemu", qemu_copy_before_write(64)),
 }
 REDIRECT = {
     "udm plain": ("udm", udm_plain),

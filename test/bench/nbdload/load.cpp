@@ -43,7 +43,7 @@ Plan::Plan(const Options& o, std::uint64_t export_size)
     if (!o.each_block_once()) return;
     const std::uint64_t per_slot = o.slot == 0 ? 1 : o.slot / size_, slots = blocks_ / per_slot;
     if (blocks_ > (1ull << 28) || slots == 0)
-        throw std::invalid_argument("firsttouch and again take ranges of one slot to 2^28 blocks");
+        throw std::invalid_argument("firsttouch, again and discard take ranges of one slot to 2^28 blocks");
     order_.resize(slots);
     for (std::uint64_t i = 0; i < slots; ++i)
         order_[i] = static_cast<std::uint32_t>(i * per_slot + (per_slot == 1 ? 0 : prng_.below(per_slot)));
@@ -63,7 +63,11 @@ bool Plan::next(std::uint64_t& offset) noexcept {
     return true;
 }
 
-Load::Load(const Options& options, const nbd::Uri& uri) : options_{options} {
+Load::Load(const Options& options, const nbd::Uri& uri)
+    : options_{options},
+      command_{options.mode == Mode::discard ? nbd::kTrim
+               : options.writes()            ? nbd::kWrite
+                                             : nbd::kRead} {
     epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
     payload_.resize(options.size);
     udm::Prng prng{options.seed ^ 0xda7a};  // random content: no server may take it for zeroes
@@ -83,6 +87,8 @@ Load::Load(const Options& options, const nbd::Uri& uri) : options_{options} {
     const auto& c = peers_.front().connection;
     if (options.writes() && (c.flags & nbd::kReadOnly))
         throw std::invalid_argument("the export is read-only");
+    if (options.mode == Mode::discard && !(c.flags & nbd::kSendTrim))
+        throw std::invalid_argument("the export takes no discards");
     if (options.fua && !(c.flags & nbd::kSendFua)) throw std::invalid_argument("the export has no FUA");
     if ((options.flush_every != 0 || options.flush_at_end) && !(c.flags & nbd::kSendFlush))
         throw std::invalid_argument("the export has no flush");
@@ -170,7 +176,7 @@ void Load::fill(Peer& peer) {
             break;
         }
         if (options_.writes()) ++peer.writes_since_flush;
-        add_request(peer, options_.writes() ? nbd::kWrite : nbd::kRead, offset, now_ns_);
+        add_request(peer, command_, offset, now_ns_);
     }
     if (!peer.out.empty()) send(peer);
 }

@@ -34,7 +34,7 @@ class Plan {
     std::uint64_t start_, size_, blocks_, issued_ = 0, limit_ = 0;
     bool random_;
     udm::Prng prng_;
-    std::vector<std::uint32_t> order_;  // of firsttouch and again
+    std::vector<std::uint32_t> order_;  // of firsttouch, again and discard
 };
 
 class Load {
@@ -74,6 +74,7 @@ class Load {
     void watch_out(Peer& peer, bool on);
 
     Options options_;
+    std::uint16_t command_;  // of all requests but flushes
     std::vector<Peer> peers_;
     std::unique_ptr<Plan> plan_;
     std::vector<unsigned char> payload_;

@@ -16,12 +16,13 @@
 namespace load {
 namespace {
 
-constexpr std::array<std::pair<const char*, Mode>, 6> kModes{{{"read", Mode::read},
+constexpr std::array<std::pair<const char*, Mode>, 7> kModes{{{"read", Mode::read},
                                                               {"write", Mode::write},
                                                               {"randread", Mode::randread},
                                                               {"randwrite", Mode::randwrite},
                                                               {"firsttouch", Mode::firsttouch},
-                                                              {"again", Mode::again}}};
+                                                              {"again", Mode::again},
+                                                              {"discard", Mode::discard}}};
 
 constexpr const char* kHelp =
     R"(usage: nbdload [options] URI        nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=PATH
@@ -30,12 +31,13 @@ Loads an NBD server and prints requests per second, latencies and the server's C
 
   --mode M          read, write (one after the other), randread (default), randwrite,
                     firsttouch (each block of the range exactly once, in random order),
-                    again (the blocks of firsttouch with the same seed, range and number, in another order)
+                    again (the blocks of firsttouch with the same seed, range and number, in another order),
+                    discard (each block of the range exactly once, in random order)
   --connections N   1      --depth N  32, each connection      --size BYTES  4K, of a request
   --start BYTES     0      --range BYTES  rest of the export
   --requests N      end after so many        --seconds S   end after so long (5 if neither is given)
   --warmup S        seconds that are not counted
-  --slot BYTES      firsttouch and again: one block, anywhere in it, for each slot of the range
+  --slot BYTES      firsttouch, again, discard: one block, anywhere in it, for each slot of the range
   --flush-every N   a flush after every N writes, each connection      --fua  on every write
   --flush-at-end    one flush when all is written; it belongs to the time and the CPU measured
   --pid PID         count the CPU time (workers of its rings included), I/O and memory of this process
@@ -139,7 +141,7 @@ Options parse_options(int argc, char** argv) {
     if (o.depth < 1 || o.depth > 4096) refuse("--depth: 1 to 4096");
     if (o.size < 1 || o.size > (32u << 20)) refuse("--size: 1 byte to 32M");
     if (o.slot != 0 && (!o.each_block_once() || o.slot < o.size))
-        refuse("--slot: for firsttouch and again, and not below --size");
+        refuse("--slot: for firsttouch, again and discard, and not below --size");
     if (o.requests == 0 && o.seconds == 0 && !o.each_block_once()) o.seconds = 5;
     return o;
 }
