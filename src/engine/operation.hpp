@@ -39,6 +39,7 @@ class Operation : public ListHook {
     bool durable = false;
     bool all = false;   // receive: a hint that nothing less than everything is of use
     bool more = false;  // set by the loop, for done()
+    bool cancelling = false;    // the loop's: linked for want of room for the word to end it
     int mode = 0;
     const File* file = nullptr;
     const iovec* vec = nullptr;

@@ -257,17 +257,28 @@ void UringLoop::fill(io_uring_sqe& sqe, Operation& op) noexcept {
 
 void UringLoop::cancel(Operation& op) noexcept {
     ASSERT(is_current());
+    if (op.cancelling) return;
     if (op.linked()) {  // not submitted yet
         op.unlink();
         op.loop = this;
         finished(op, -ECANCELED);
         return;
     }
-    io_uring_sqe* sqe = next_entry();
-    // Without room now: what was submitted completes by itself, or is cancelled with the ring.
-    if (!sqe) return;
-    io_uring_prep_cancel(sqe, &op, 0);
-    io_uring_sqe_set_data(sqe, nullptr);
+    op.cancelling = true;
+    cancels_.push_back(op);
+    start_cancels();
+}
+
+// What there is no room for now waits: nobody else would end a receive from a client that says nothing.
+void UringLoop::start_cancels() noexcept {
+    while (!cancels_.empty()) {
+        io_uring_sqe* sqe = next_entry();
+        if (!sqe) return;
+        Operation& op = cancels_.pop_front();
+        op.cancelling = false;
+        io_uring_prep_cancel(sqe, &op, 0);
+        io_uring_sqe_set_data(sqe, nullptr);
+    }
 }
 
 // A send to a socket that has room ends at once, so a call to the ring that sends does not wait, and another
@@ -290,12 +301,13 @@ void UringLoop::turn(bool wait_allowed, Nanoseconds deadline) noexcept {
     // What ended by that may have given us something to do, or a timer.
     if (has_ready()) wait_allowed = false;
     if (has_timers()) deadline = std::min(deadline, next_deadline());
+    start_cancels();
     while (!waiting_.empty()) {
         io_uring_sqe* sqe = next_entry();
         if (!sqe) break;
         fill(*sqe, waiting_.pop_front());
     }
-    if (wait_allowed && io_uring_cq_ready(&ring_) == 0 && waiting_.empty() && fall_asleep()) {
+    if (wait_allowed && io_uring_cq_ready(&ring_) == 0 && waiting_.empty() && cancels_.empty() && fall_asleep()) {
         wait(deadline);
         wake_up();
     } else if (io_uring_sq_ready(&ring_) != 0 || io_uring_cq_has_overflow(&ring_)) {
@@ -327,7 +339,13 @@ void UringLoop::reap() noexcept {
         ++count;
         if (auto* op = static_cast<Operation*>(io_uring_cqe_get_data(cqe))) {
             op->more = (cqe->flags & IORING_CQE_F_MORE) != 0;
-            if (!op->more) --in_flight_;
+            if (!op->more) {
+                --in_flight_;
+                if (op->cancelling) [[unlikely]] {    // it ended by itself
+                    op->cancelling = false;
+                    op->unlink();
+                }
+            }
             op->done(cqe->res);
         }
         if (count == kReapMax) break;
@@ -337,6 +355,7 @@ void UringLoop::reap() noexcept {
 
 void UringLoop::drop_all() noexcept {
     waiting_.abandon();
+    cancels_.abandon();
     sends_.abandon();
     io_uring_sqe* sqe = next_entry();
     if (sqe) {

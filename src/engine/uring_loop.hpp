@@ -46,6 +46,7 @@ class UringLoop final : public Loop, private BufferPool::SlabListener {
     void enqueue(Operation& op) noexcept;
     void fill(io_uring_sqe& sqe, Operation& op) noexcept;
     void start_sends() noexcept;
+    void start_cancels() noexcept;
     void submit() noexcept;
     void wait(Nanoseconds deadline) noexcept;
     void reap() noexcept;
@@ -59,6 +60,7 @@ class UringLoop final : public Loop, private BufferPool::SlabListener {
     io_uring ring_{};
     std::uint64_t in_flight_ = 0;
     List<Operation> waiting_;  // for room in the queue
+    List<Operation> cancels_;  // under way, and to be cancelled when there is room in the queue
     List<Operation> sends_;    // of this turn
     WakeOperation wake_;
 
