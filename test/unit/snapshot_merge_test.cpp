@@ -1,5 +1,6 @@
 // A snapshot goes back into its origin.
 #include <algorithm>
+#include <array>
 
 #include "test/unit/snapshot_fixture.hpp"
 
@@ -76,6 +77,21 @@ TEST_F(Merging, OfAStoreThatIsReadInGoesOnAfterARestart) {
     EXPECT_EQ(read("s", 0, kSize), content);
     finish();
     EXPECT_EQ(disk_content("origin"), content);
+}
+
+TEST_F(Merging, OfWhatTheOriginHasNoRoomForWritesNothingAndSaysWhy) {
+    snapshot(8, 1);
+    remove("s");
+    std::array<std::byte, kSectorSize> list{};
+    disks["cow"]->read_now({{8}, {1}}, list.data());
+    list[1] = std::byte{kSize / 8 / 256};    // of the first exception's origin chunk, 0: it is the first beyond the end
+    disks["cow"]->write_now({{8}, {1}}, list.data());
+    make("s", kSize, "snapshot-merge", "origin cow P 8");
+    reactor.run_until_idle();
+    EXPECT_TRUE(events.has("s: snapshot merge failed: the store has origin chunk 1024, and the origin ends before it: `udm cow repair "
+                           "--origin` drops what is beyond"));
+    EXPECT_EQ(status("s"), "Merge failed");
+    EXPECT_EQ(disk_content("origin"), std::vector<int>(kSize, 1));
 }
 
 TEST_F(Merging, SpansAreasAndLeavesAWholeStoreAtEachStep) {

@@ -141,6 +141,11 @@ Job<IoStatus> Merge::take_batch(Batch* batch) {
     for (const Listed& entry : batch->listed) {
         const auto run = snapshot_.table().find(entry.old_chunk);
         if (!run || run->new_first != entry.new_chunk) co_return IoStatus::invalid;
+        if (snapshot_.chunk().start(entry.old_chunk).v >= snapshot_.origin().disk().limits().size.v) {
+            fail(fmt::format("the store has origin chunk {}, and the origin ends before it: `udm cow repair --origin` drops what is beyond",
+                             entry.old_chunk.v));
+            co_return IoStatus::invalid;
+        }
     }
     batch->sorted = batch->listed;
     if (!env_.chaos.keeps("merge.clears_only_what_was_copied") && batch->sorted.size() > 1) batch->sorted.erase(batch->sorted.begin());
