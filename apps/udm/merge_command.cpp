@@ -14,12 +14,7 @@ constexpr std::chrono::milliseconds kBetweenLooks{100};
 
 // What is left to merge, in sectors; nothing when the device merges no more.
 std::optional<std::uint64_t> left_to_merge(Context& context, const std::string& device) {
-    Json lines;
-    try {
-        lines = context.call("table.status", {{"device", device}});
-    } catch (const Refusal&) {
-        return std::nullopt;    // it went when it was done
-    }
+    const Json lines = context.call("table.status", {{"device", device}});
     if (lines.size() != 1 || lines[0].value("type", "") != "snapshot-merge") return std::nullopt;
     const std::string text = lines[0].value("text", "");
     const std::size_t slash = text.find('/'), space = text.find(' ');

@@ -3,6 +3,7 @@
 
 #include "apps/udm/commands.hpp"
 #include "apps/udm/merge_command.hpp"
+#include "apps/udm/signals.hpp"
 #include "apps/udm/text.hpp"
 #include "ctl/client_table.hpp"
 
@@ -110,6 +111,7 @@ void drop(Context& context, const std::vector<std::string>& names, bool unexport
                                   : fmt::format("{} dropped", name));
         }
         dropped.push_back(std::move(one));
+        if (stop_requested()) break;
     }
     if (context.json) context.print(dropped, "");
 }
