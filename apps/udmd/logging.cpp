@@ -4,7 +4,11 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <csignal>
 #include <cstdlib>
+#include <memory>
+
+#include "apps/udmd/log_queue.hpp"
 
 namespace udm::daemon {
 namespace {
@@ -39,25 +43,51 @@ int priority_of(ctl::LogLevel level) {
     return 6;
 }
 
-void write_line(ctl::LogLevel level, std::string_view device, std::string_view text) {
+constexpr std::size_t kWaitingBytes = 1 << 20;
+
+std::shared_ptr<spdlog::logger> logger;
+std::unique_ptr<LogQueue> queue;
+
+void hand_over(ctl::LogLevel level, std::string_view device, std::string_view text) {
+    if (!logger->should_log(level_of(level))) return;
     const std::string_view colon = device.empty() ? "" : ": ";
-    if (journald) {
-        spdlog::log(level_of(level), "<{}>{}{}{}", priority_of(level), device, colon, text);
-    } else {
-        spdlog::log(level_of(level), "{}{}{}", device, colon, text);
-    }
+    queue->put({std::chrono::system_clock::now(), level,
+                journald ? fmt::format("<{}>{}{}{}", priority_of(level), device, colon, text)
+                         : fmt::format("{}{}{}", device, colon, text)});
 }
+
+// An assertion's reason is on standard error already; this is what led to it.
+void at_abort(int) { flush_log(); }
 
 }  // namespace
 
-void start_logging(ctl::LogLevel level, const std::string& file) {
-    auto logger = file.empty() ? spdlog::stderr_logger_mt("udmd") : spdlog::basic_logger_mt("udmd", file);
+Logging::Logging(ctl::LogLevel level, const std::string& file) {
+    logger = file.empty() ? spdlog::stderr_logger_mt("udmd") : spdlog::basic_logger_mt("udmd", file);
     journald = file.empty() && std::getenv("JOURNAL_STREAM") != nullptr;
     logger->set_pattern(journald ? "%v" : "%Y-%m-%d %H:%M:%S.%e %l: %v");
     logger->set_level(level_of(level));
     logger->flush_on(spdlog::level::debug);
-    spdlog::set_default_logger(std::move(logger));
-    ctl::set_log_sink(&write_line);
+    queue = std::make_unique<LogQueue>(kWaitingBytes, [mine = logger](const LogQueue::Line& line) {
+        mine->log(line.when, spdlog::source_loc{}, level_of(line.level), line.text);
+    });
+    ctl::set_log_sink(&hand_over);
+    struct sigaction action {};
+    action.sa_handler = &at_abort;
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    ::sigaction(SIGABRT, &action, nullptr);
+}
+
+bool Logging::end() noexcept {
+    if (!queue) return true;
+    ctl::set_log_sink(nullptr);
+    std::signal(SIGABRT, SIG_DFL);
+    const bool ended = queue->end();
+    queue.reset();
+    return ended;
+}
+
+void flush_log() noexcept {
+    if (queue) queue->wait_written();
 }
 
 }  // namespace udm::daemon

@@ -7,7 +7,19 @@
 
 namespace udm::daemon {
 
-// Throws spdlog's exception when the file cannot be opened.
-void start_logging(ctl::LogLevel level, const std::string& file);
+// One at a time. Nobody waits for a line to be written, but for these: its end, an abort, and flush_log(); and they not for long.
+class Logging {
+  public:
+    // Throws spdlog's exception when the file cannot be opened.
+    Logging(ctl::LogLevel level, const std::string& file);
+    ~Logging() { end(); }
+    // When no other thread logs any more. False: a line is still being written, and exit() would wait for that.
+    bool end() noexcept;
+    Logging(const Logging&) = delete;
+    Logging& operator=(const Logging&) = delete;
+};
+
+// Before an _exit().
+void flush_log() noexcept;
 
 }  // namespace udm::daemon

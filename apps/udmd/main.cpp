@@ -118,7 +118,10 @@ void stop(const Options& options, ctl::Devices& devices, ctl::Exports& exports, 
         patience = std::min(patience, kPatienceWithSuspended);
         waits_for = fmt::format(" ({} suspended below other devices)", fmt::join(below, ", "));
     }
-    const StopDeadline deadline{patience, waits_for, [&pid_file] { pid_file.remove(); }};
+    const StopDeadline deadline{patience, waits_for, [&pid_file] {
+                                    pid_file.remove();
+                                    flush_log();
+                                }};
     sd_notify(0, "STOPPING=1\nSTATUS=ending exports");
     exports.begin_stop();
     server.stop();
@@ -198,8 +201,10 @@ int main(int argc, char** argv) {
         if (options.background) {
             if (const auto status = background.fork()) return *status;
         }
-        start_logging(options.log_level, options.log_file);
-        return serve(options, background);
+        Logging logging{options.log_level, options.log_file};
+        const int status = serve(options, background);
+        if (!logging.end()) ::_exit(status);
+        return status;
     } catch (const std::exception& error) {
         fmt::print(stderr, "udmd: {}\n", error.what());
         return 1;
