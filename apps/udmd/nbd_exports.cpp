@@ -7,6 +7,7 @@
 
 #include "ctl/call_on.hpp"
 #include "ctl/export_uri.hpp"
+#include "engine/listen_socket.hpp"
 
 namespace udm::daemon {
 namespace {
@@ -119,6 +120,8 @@ Result<NbdExports::ListeningPtr> NbdExports::listening_for(const Address& addres
     listeners_[listening->key] = listening;
     return listening;
 }
+
+Result<std::vector<std::string>> NbdExports::look_up(const Address& address) { return look_up_host(address.host); }
 
 Result<std::unique_ptr<ctl::Served>> NbdExports::serve(const ctl::ExportRequest& request, Device& device,
                                                        unsigned reactor) {

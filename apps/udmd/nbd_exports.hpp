@@ -17,6 +17,7 @@ class NbdExports final : public ctl::ExportServer {
     explicit NbdExports(EngineHost& host);
     ~NbdExports() override;  // after everything served is gone
 
+    Result<std::vector<std::string>> look_up(const Address& address) override;
     Result<std::unique_ptr<ctl::Served>> serve(const ctl::ExportRequest& request, Device& device,
                                                unsigned reactor) override;
 

@@ -31,7 +31,7 @@ std::uint64_t cow_bytes(const std::optional<std::string>& wanted, Sectors origin
             throw Failure{Errc::bad_argument,
                           fmt::format("size {} is no percentage of the origin, such as 20%", *wanted)};
         }
-        bytes = to_bytes(origin) / 100 * *percent;
+        bytes = to_bytes(origin) / 100 * std::min(*percent, 1000u);    // far more than is of use
     } else {
         const auto size = parse_size(*wanted);
         if (!size)

@@ -91,6 +91,12 @@ void Devices::finish_removal(Record& record) {
     publish(record, "removed");
 }
 
+void Devices::remove(const RecordPtr& record) {
+    const std::lock_guard operation{record->operation};
+    check_there(*record);
+    remove_locked(record);
+}
+
 bool Devices::remove(const DeviceKey& key, bool deferred, bool force) {
     const auto [record, operation] = lock(key);
     if (force) replace_by_error(record);
@@ -119,6 +125,8 @@ void Devices::remove_later(RecordPtr record) {
             if (!(record->deferred_remove || record->internal) || record->gone || record->table_opens != 0 ||
                 record->exports != 0)
                 return;
+            // What it is merged into would stay half of each: the end of the merge comes back here.
+            if (record->merging.contains("still")) return;
             if (stopping_) return;  // began while this waited: its users are gone for that reason only
         }
         if (needed_by_held(*record)) return;
@@ -198,7 +206,12 @@ RecordPtr Devices::rename(const DeviceKey& key, const std::string& new_name) {
 RecordPtr Devices::set_uuid(const DeviceKey& key, const std::string& new_uuid) {
     const auto [record, operation] = lock(key);
     registry_.set_uuid(*record, new_uuid);
-    commit({change_of(*record)});
+    try {
+        commit({change_of(*record)});
+    } catch (const Failure&) {
+        registry_.unset_uuid(*record);
+        throw;
+    }
     const Located at = locate(*record);
     if (at.device) {
         run_on(host_.env(at.home).reactor, [&] {

@@ -51,6 +51,7 @@ class Devices {
         std::optional<std::vector<TableLine>> table;
     };
     RecordPtr create(const Creation& creation);
+    void remove(const RecordPtr& record);    // this one, whatever it is called by now
     bool remove(const DeviceKey& key, bool deferred, bool force);  // true: will be, once nobody uses it
     struct Removed {
         std::vector<std::string> removed, busy;

@@ -58,9 +58,10 @@ Json Devices::set_locked(Record& record, const std::string& setting, const Json&
                                   refused ? refused->what() : "it has no table"),
                       name};
     }
-    Json settings;
+    Json settings, former;
     {
         const std::lock_guard lock{registry_.mutex};
+        former = record.settings;
         if (value.is_null()) {
             record.settings.erase(setting);
         } else {
@@ -68,7 +69,13 @@ Json Devices::set_locked(Record& record, const std::string& setting, const Json&
         }
         settings = record.settings;
     }
-    commit({change_of(record)});
+    try {
+        commit({change_of(record)});
+    } catch (const Failure&) {    // it holds until the next restart, and nobody is told that it is kept
+        const std::lock_guard lock{registry_.mutex};
+        record.settings = former;
+        throw;
+    }
     return settings;
 }
 

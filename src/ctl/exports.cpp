@@ -48,19 +48,20 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
     ExportUri uri = must(parse_export_uri(request.uri), name);
     uri.address.mode = request.mode;
     uri.address.group = request.group;
+    uri.address.numbers = request.numbers;
     Registry& registry = devices_.registry();
-    bool read_only = false;
-    {
-        const std::lock_guard lock{registry.mutex};
-        read_only = request.read_only || record->still || (record->live && record->live->read_only);
-        if (record->merging.contains("layer"))
-            throw Failure{Errc::busy, fmt::format("{} is being dropped: what stands on it is merged into it", name), name};
-        if (!record->live)
-            throw Failure{Errc::bad_argument,
-                          fmt::format("{} has no table yet, so there is nothing to serve", name), name};
-    }
-    registry.export_opened(*record, +1);
+    registry.export_opened(*record, +1);    // before the look: who drops the device looks at the count
     try {
+        bool read_only = false;
+        {
+            const std::lock_guard lock{registry.mutex};
+            read_only = request.read_only || record->still || (record->live && record->live->read_only);
+            if (record->merging.contains("layer"))
+                throw Failure{Errc::busy, fmt::format("{} is being dropped: what stands on it is merged into it", name), name};
+            if (!record->live)
+                throw Failure{Errc::bad_argument,
+                              fmt::format("{} has no table yet, so there is nothing to serve", name), name};
+        }
         Device& device = devices_.ensure_device(record, devices_.least_loaded());
         unsigned home = 0;
         {
@@ -81,6 +82,14 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
     }
 }
 
+// A name service may take its time: never asked with a lock held.
+std::vector<std::string> Exports::look_up(const std::string& uri) const {
+    if (!server_) return {};
+    const ExportUri parsed = must(parse_export_uri(uri), "");
+    if (parsed.address.kind != Address::Kind::tcp) return {};
+    return must(server_->look_up(parsed.address), "");
+}
+
 void Exports::finish(Entry entry) {
     entry.served.reset();  // waits for its clients' last answers
     if (devices_.registry().export_opened(*entry.record, -1)) devices_.remove_later(entry.record);
@@ -88,8 +97,15 @@ void Exports::finish(Entry entry) {
 
 std::string Exports::add(const DeviceKey& key, const Request& request) {
     const RecordPtr record = devices_.registry().find(key);
+    Entry entry{record, request, nullptr};
+    entry.request.numbers = look_up(request.uri);
     const std::lock_guard changing{changing_};
-    Entry entry{record, request, serve(record, request)};
+    try {
+        entry.served = serve(record, entry.request);
+    } catch (const Failure&) {
+        devices_.remove_later(record);    // if its last user went while it was counted
+        throw;
+    }
     const std::string uri = entry.served->uri();
     entry.request.uri = uri;
     try {
@@ -211,7 +227,6 @@ std::unique_ptr<Served> Exports::serve_patiently(const RecordPtr& record, const 
 }
 
 void Exports::restore(std::chrono::milliseconds patience_ms) {
-    const std::lock_guard changing{changing_};
     std::vector<State::Change> forgotten;
     for (const auto& [key, value] : devices_.state().all(std::string{kPrefix})) {
         const std::string uri = key.substr(kPrefix.size());
@@ -235,12 +250,10 @@ void Exports::restore(std::chrono::milliseconds patience_ms) {
 }
 
 void Exports::serve_waiting() {
-    const std::lock_guard changing{changing_};
     Patience none{{}};
     serve_waiting(none);
 }
 
-// changing_ is held.
 void Exports::serve_waiting(Patience& patience) {
     std::map<std::string, Waiting> all;
     {
@@ -248,10 +261,22 @@ void Exports::serve_waiting(Patience& patience) {
         all = waiting_;
     }
     for (const auto& [uri, waiting] : all) {
-        std::string why = serve_kept(uri, waiting.minor, patience);
+        std::string why;
+        std::vector<std::string> numbers;
+        try {
+            numbers = look_up(uri);
+        } catch (const std::exception& error) {
+            why = error.what();
+        }
+        const std::lock_guard changing{changing_};
+        {
+            const std::lock_guard lock{mutex_};
+            if (!waiting_.contains(uri)) continue;    // somebody has removed it meanwhile
+        }
+        if (why.empty()) why = serve_kept(uri, waiting.minor, numbers, patience);
         const std::lock_guard lock{mutex_};
         const auto at = waiting_.find(uri);
-        if (at == waiting_.end()) continue;  // removed with its device
+        if (at == waiting_.end()) continue;  // it is served, or was removed with its device
         if (why.empty()) {
             waiting_.erase(at);
         } else {
@@ -261,7 +286,9 @@ void Exports::serve_waiting(Patience& patience) {
     }
 }
 
-std::string Exports::serve_kept(const std::string& uri, std::uint32_t minor, Patience& patience) {
+// changing_ is held.
+std::string Exports::serve_kept(const std::string& uri, std::uint32_t minor, const std::vector<std::string>& numbers,
+                                Patience& patience) {
     try {
         DeviceKey key;
         key.minor = minor;
@@ -273,7 +300,7 @@ std::string Exports::serve_kept(const std::string& uri, std::uint32_t minor, Pat
         const auto value = devices_.state().get(key_of(uri));
         if (!value) return "it was removed";
         const Request request{uri, value->value("mode", 0600u), value->value("group", std::string{}),
-                              value->value("read_only", false)};
+                              value->value("read_only", false), numbers};
         keep(uri, Entry{record, request, serve_patiently(record, request, patience)});
         return {};
     } catch (const std::exception& error) {

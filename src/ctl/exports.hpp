@@ -27,6 +27,7 @@ class Exports final : private RemovalWatcher {
         unsigned mode = 0600;
         std::string group;
         bool read_only = false;
+        std::vector<std::string> numbers{};    // of the URI's host, when it was looked up
     };
     // All throw Failure. The URI as a client would use it.
     std::string add(const DeviceKey& key, const Request& request);
@@ -67,7 +68,9 @@ class Exports final : private RemovalWatcher {
     void removed(const Record& record) override;
     void serve_waiting(Patience& patience);
     // What keeps it from being served; empty: it is served now.
-    std::string serve_kept(const std::string& uri, std::uint32_t minor, Patience& patience);
+    std::string serve_kept(const std::string& uri, std::uint32_t minor, const std::vector<std::string>& numbers,
+                           Patience& patience);
+    std::vector<std::string> look_up(const std::string& uri) const;
     std::unique_ptr<Served> serve(const RecordPtr& record, const Request& request);
     std::unique_ptr<Served> serve_patiently(const RecordPtr& record, const Request& request,
                                             Patience& patience);

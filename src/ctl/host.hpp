@@ -59,6 +59,8 @@ struct ExportRequest {
 class ExportServer {
   public:
     virtual ~ExportServer() = default;
+    // The numbers of the host, for Address::numbers. Takes as long as the name service does. Errors: bad_argument.
+    virtual Result<std::vector<std::string>> look_up(const Address& address) = 0;
     // Serves the device, whose home is `reactor`. Errors: exists (that name is served there), bad_argument,
     // denied …
     virtual Result<std::unique_ptr<Served>> serve(const ExportRequest& request, Device& device,

@@ -35,7 +35,8 @@ RecordPtr find_minor(const Registry& registry, const Json& minor) {
 struct Merging::Switch {
     RecordPtr merging;
     RecordPtr leaving;
-    RecordPtr still;       // what it is merged into, if that goes at the end
+    RecordPtr still;       // what it is merged into, if that goes at the end; noted as such already
+    SlotText still_before;
     std::string name;      // of the snapshot
     TableLine line;
     SlotText before;       // of `merging`
@@ -77,7 +78,7 @@ Json Merging::merge(const RecordPtr& snapshot) {
                                                       "`udm snapshot drop {}` deletes what is left of the snapshot", name, devices_.name_of(*volume), name),
                       name};
     }
-    Switch change{.merging = volume, .leaving = snapshot, .still = nullptr, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
+    Switch change{.merging = volume, .leaving = snapshot, .still = nullptr, .still_before = {}, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
     {
         const std::lock_guard lock{registry.mutex};
         const auto refuse = [&](std::string why) { return Failure{Errc::bad_argument, std::move(why), name}; };
@@ -130,23 +131,23 @@ Json Merging::merge_down(const RecordPtr& still) {
     if (is_lost(*layer)) {
         throw Failure{Errc::bad_argument, fmt::format("what was written since {} is invalid and lost for good; {} is all that is left: keep it", name, name), name};
     }
-    for (const std::string& user : registry.users_of(*still)) {
-        if (user != layer_name) {
-            throw Failure{Errc::busy, fmt::format("{} stands on {}, too: remove it first", user, name), name};
-        }
-    }
-    Switch change{.merging = layer, .leaving = nullptr, .still = still, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
-    SlotText of_still;
-    {
+    Switch change{.merging = layer, .leaving = nullptr, .still = still, .still_before = {}, .name = name, .line = {}, .before = {}, .minors = {}, .noted = {}};
+    {    // Nobody comes between the look and the note: from the note on tables and exports are refused it.
         const std::lock_guard lock{registry.mutex};
         const auto busy = [&](std::string why) { return Failure{Errc::busy, std::move(why), name}; };
+        for (const auto& [serial, user] : still->used_by) {
+            if (user != layer.get()) throw busy(fmt::format("{} stands on {}, too: remove it first", user->name, name));
+        }
         if (still->exports != 0) throw busy(fmt::format("{} is in use; end its exports first: udm unexport {}", name, name));
         if (!layer->live || layer->live->lines.size() != 1 || layer->live->lines[0].type != "snapshot") {
             throw busy(fmt::format("what stands on {} is being merged already", name));
         }
         if (!still->live || !still->merging.is_null()) throw busy(fmt::format("{} is being merged into what it stands on; drop it when that is done", name));
-        if (layer->inactive || still->inactive) throw busy(fmt::format("{} has a table that waits to be resumed; resume or clear it first", name));
-        of_still = *still->live;
+        for (const Record* each : {layer.get(), still.get()}) {
+            if (each->inactive || each->suspended)
+                throw busy(fmt::format("{} is suspended or has a table that waits to be resumed; resume or clear it first", each->name));
+        }
+        change.still_before = *still->live;
         change.before = *layer->live;
         change.line = change.before.lines[0];
         change.line.type = "snapshot-merge";
@@ -157,19 +158,31 @@ Json Merging::merge_down(const RecordPtr& still) {
                         {"made", layer->snapshot.is_object() && layer->snapshot.value("made", false)},
                         {"taken", still->snapshot.value("taken", Json{})},
                         {"still", still->minor},
-                        {"then", json_of_lines(of_still.lines)},
-                        {"minors", of_still.minors}};
-    }
-    if (of_still.read_only) {    // it is written now
-        devices_.load_step(still, of_still.lines, false, of_still.minors);
-        try {
-            devices_.resume_step(still);
-        } catch (...) {
-            devices_.clear_step(*still);
-            throw;
-        }
+                        {"then", json_of_lines(change.still_before.lines)},
+                        {"minors", change.still_before.minors}};
+        still->merging = {{"layer", layer->minor}};
     }
     return begin(change);
+}
+
+// Of a way back: what fails of it is said, and the rest is done all the same.
+void Merging::attempt(const char* what, const RecordPtr& record, const std::function<void()>& step) const {
+    try {
+        step();
+    } catch (const std::exception& error) {
+        log_error(devices_.name_of(*record), "{}: {}", what, error.what());
+    }
+}
+
+// A still image is written while something is merged into it, and else by nobody.
+void Merging::set_read_only(const RecordPtr& record, const SlotText& table, bool read_only) {
+    devices_.load_step(record, table.lines, read_only, table.minors);
+    try {
+        devices_.resume_step(record);
+    } catch (...) {
+        devices_.clear_step(*record);
+        throw;
+    }
 }
 
 // The state first: what a crash leaves of a merge is half a merge, which only going on with it mends.
@@ -181,8 +194,10 @@ Json Merging::begin(Switch& change) {
         if (change.still) change.still->merging = what.is_null() ? Json{} : Json{{"layer", merging->minor}};
         merging->merging = std::move(what);
     };
+    const bool opened_up = change.still && change.still_before.read_only;
     bool committed = false, suspended = false;
     try {
+        if (opened_up) set_read_only(change.still, change.still_before, false);
         note(change.noted);
         devices_.load_step(merging, {change.line}, change.before.read_only, change.minors);
         std::vector<State::Change> changes{devices_.change_of(*merging, true)};
@@ -199,33 +214,27 @@ Json Merging::begin(Switch& change) {
         devices_.resume_step(merging);
     } catch (const std::exception& error) {
         log_error(devices_.name_of(*merging), "merging {}: {}", change.name, error.what());
-        note(nullptr);
-        const auto attempt = [&](auto step) {
-            try {
-                step();
-            } catch (const std::exception& again) {
-                log_error(devices_.name_of(*merging), "taking it back: {}", again.what());
-            }
-        };
         bool swapped = false;
         {
             const std::lock_guard lock{registry.mutex};
             swapped = merging->live && merging->live->lines.size() == 1 && merging->live->lines[0].type == "snapshot-merge";
         }
-        attempt([&] {
+        attempt("taking it back", merging, [&] {
             if (swapped) devices_.load_step(merging, change.before.lines, change.before.read_only, change.before.minors);
             else devices_.clear_step(*merging);
         });
-        attempt([&] { devices_.resume_step(merging); });
+        attempt("taking it back", merging, [&] { devices_.resume_step(merging); });
+        if (opened_up) attempt("taking it back", merging, [&] { set_read_only(change.still, change.still_before, true); });
+        note(nullptr);
         if (change.leaving) {
             registry.undo_removal(*change.leaving);
-            if (suspended) attempt([&] { devices_.resume_step(change.leaving); });
+            if (suspended) attempt("taking it back", merging, [&] { devices_.resume_step(change.leaving); });
         }
         if (committed) {
             std::vector<State::Change> changes{devices_.change_of(*merging)};
             if (change.leaving) changes.push_back(devices_.change_of(*change.leaving));
             if (change.still) changes.push_back(devices_.change_of(*change.still));
-            attempt([&] { devices_.commit(changes); });
+            attempt("taking it back", merging, [&] { devices_.commit(changes); });
         }
         throw;
     }
@@ -295,12 +304,7 @@ bool Merging::is_merged(const Record& record) const {
     DeviceKey key;
     key.minor = record.minor;
     const Json lines = devices_.status(key, false);
-    if (lines.size() != 1 || lines[0]["type"] != "snapshot-merge") return false;
-    // As LVM tells: what is allocated is metadata only.
-    const std::string text = lines[0]["text"];
-    const std::size_t slash = text.find('/'), space = text.find(' ');
-    if (slash == std::string::npos || space == std::string::npos) return false;
-    return text.substr(0, slash) == text.substr(space + 1);
+    return lines.size() == 1 && lines[0]["type"] == "snapshot-merge" && has_metadata_only(lines[0]["text"].get<std::string>());
 }
 
 // On the worker's thread. Whatever has happened: is it time to end?
@@ -327,7 +331,10 @@ void Merging::look(const RecordPtr& record) {
             return;    // somebody is at work on it; its resume is an event, too
         }
     }
-    if (noted.is_null()) return forget(record);
+    if (noted.is_null()) {
+        forget(record);
+        return devices_.remove_later(record);
+    }
     try {
         if (is_merged(*record)) finish(record, noted);
     } catch (const std::exception& error) {
@@ -353,8 +360,17 @@ void Merging::finish(const RecordPtr& record, const Json& noted) {
         devices_.suspend_step(*record, {});
         if (still) devices_.suspend_step(*still, {});    // its store moves to the layer
         devices_.resume_step(record);
-    } catch (...) {
-        if (still) devices_.resume_step(still);
+    } catch (...) {    // back to the merge, which has nothing left to do: the volume must not hang
+        if (still) attempt("resuming", still, [&] { devices_.resume_step(still); });
+        attempt("resuming", record, [&] {
+            bool swapped = false;
+            {
+                const std::lock_guard lock{registry.mutex};
+                swapped = !record->inactive;
+            }
+            if (!swapped) devices_.clear_step(*record);
+            devices_.resume_step(record);
+        });
         throw;
     }
     std::vector<State::Change> changes;
@@ -384,12 +400,13 @@ void Merging::finish(const RecordPtr& record, const Json& noted) {
     if (still) devices_.finish_removal(*still);
     if (const std::string cow = noted.value("cow", ""); noted.value("made", false) && !cow.empty()) {
         ::unlink(cow.c_str());
-        devices_.lost_stores().forget_words(quote_word(cow));
+        devices_.lost_stores().forget_words(cow);
     }
     const std::string name = noted.value("snapshot", "");
     log_info(devices_.name_of(*record), "{} is merged", name);
     devices_.publish(*record, "table", name + " is merged");
     forget(record);
+    devices_.remove_later(record);    // if its last user went meanwhile
 }
 
 }  // namespace udm::ctl

@@ -11,7 +11,7 @@
 // What is to be done at the end is noted in the state with the device that merges, so that it survives a restart.
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 
@@ -37,6 +37,8 @@ class Merging final : EventSink {
     struct Switch;
     void event(const Event& event, const std::string& line) noexcept override;
     Json begin(Switch& change);
+    void set_read_only(const RecordPtr& record, const SlotText& table, bool read_only);
+    void attempt(const char* what, const RecordPtr& record, const std::function<void()>& step) const;
     void watch(const RecordPtr& record);
     void forget(const RecordPtr& record);
     void look(const RecordPtr& record);

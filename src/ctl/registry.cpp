@@ -136,6 +136,12 @@ void Registry::set_uuid(Record& record, const std::string& uuid) {
     record.uuid = uuid;
 }
 
+void Registry::unset_uuid(Record& record) {
+    const std::lock_guard lock{mutex};
+    by_uuid_.erase(record.uuid);
+    record.uuid.clear();
+}
+
 std::vector<std::string> Registry::users_locked(const Record& lower, std::size_t most) const {
     std::vector<std::string> users;
     for (const auto& [serial, upper] : lower.used_by) {
@@ -157,18 +163,33 @@ std::string Registry::users_text_locked(const Record& lower) const {
     return text;
 }
 
-void Registry::begin_removal(Record& record) {
-    const std::lock_guard lock{mutex};
+void Registry::check_unused_locked(const Record& record, const std::set<const Record*>& but_by) const {
     if (record.gone) throw Failure{Errc::not_found, fmt::format("no device {}", record.name), record.name};
-    if (record.table_opens != 0 || record.exports != 0) {
+    const bool by_tables = std::any_of(record.used_by.begin(), record.used_by.end(),
+                                       [&](const auto& use) { return !but_by.contains(use.second); });
+    if (by_tables || record.exports != 0) {
         std::string by;
-        if (record.table_opens != 0) by = "used by " + users_text_locked(record);
+        if (by_tables) by = "used by " + users_text_locked(record);
         if (record.exports != 0)
             by += fmt::format("{}exported ({})", by.empty() ? "" : " and ", record.exports);
         throw Failure{Errc::busy, fmt::format("{} is in use: {}", record.name, by), record.name};
     }
+}
+
+void Registry::begin_removal(Record& record) {
+    const std::lock_guard lock{mutex};
+    check_unused_locked(record, {});
     record.gone = true;
     ++going_;
+}
+
+void Registry::begin_removal(const std::vector<RecordPtr>& together) {
+    const std::lock_guard lock{mutex};
+    std::set<const Record*> all;
+    for (const RecordPtr& record : together) all.insert(record.get());
+    for (const RecordPtr& record : together) check_unused_locked(*record, all);
+    for (const RecordPtr& record : together) record->gone = true;
+    going_ += together.size();
 }
 
 void Registry::undo_removal(Record& record) {
@@ -218,6 +239,22 @@ bool Registry::reaches_locked(const Record& from, const Record& to, std::vector<
     return walk(from);
 }
 
+// How many devices the longest way from here has, itself among them: down to what it stands on, or up to who stands on it.
+unsigned Registry::height_locked(const Record& record, bool up) const {
+    std::map<const Record*, unsigned> known;    // each once, as above
+    const std::function<unsigned(const Record&)> walk = [&](const Record& at) {
+        if (const auto found = known.find(&at); found != known.end()) return found->second;
+        unsigned most = 0;
+        if (up) {
+            for (const auto& [serial, upper] : at.used_by) most = std::max(most, walk(*upper));
+        } else {
+            for (const auto& [lower, count] : at.uses) most = std::max(most, walk(*lower));
+        }
+        return known[&at] = most + 1;
+    };
+    return walk(record);
+}
+
 void Registry::open(Record& upper, const RecordPtr& lower) {
     const std::lock_guard lock{mutex};
     if (lower->gone) throw Failure{Errc::no_device, fmt::format("no device {}", lower->name)};
@@ -228,6 +265,10 @@ void Registry::open(Record& upper, const RecordPtr& lower) {
         if (way.back() != upper.name) way.push_back(upper.name);
         throw Failure{Errc::bad_argument, fmt::format("{} would stand on itself: {} -> {}", upper.name,
                                                       upper.name, fmt::join(way, " -> "))};
+    }
+    if (const unsigned levels = height_locked(upper, true) + height_locked(*lower, false); levels > Table::kLevelsMax) {
+        throw Failure{Errc::bad_argument, fmt::format("too many mapped devices on top of each other: {}, at most {}; {} is on the way",
+                                                      levels, Table::kLevelsMax, upper.name)};
     }
     if (++upper.uses[lower.get()] == 1) lower->used_by[upper.serial] = &upper;
     ++lower->table_opens;

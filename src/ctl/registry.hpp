@@ -40,17 +40,21 @@ class Registry {
     std::size_t size() const;
     void rename(Record& record, const std::string& name);    // throws Failure busy, in the kernel's words
     void set_uuid(Record& record, const std::string& uuid);  // likewise
+    void unset_uuid(Record& record);
     // From now on it isn't found, unless it is in use: then throws Failure busy, saying by whom. Others get its name
     // and uuid when the state has forgotten it (or they would be there twice after a crash), and its number when its
     // device is destroyed (or the state would forget the next one with it).
     void begin_removal(Record& record);
+    // Of devices that stand on each other only: all of them, or none.
+    void begin_removal(const std::vector<RecordPtr>& together);
     void undo_removal(Record& record);
     void free_names(Record& record);
     void end_removal(Record& record);
 
     // --- uses; each takes the mutex
     // ----------------------------------------------------------------------------- A table of `upper` opens
-    // `lower`. Throws Failure: not_found when it is gone; bad_argument for a loop.
+    // `lower`. Throws Failure: not_found when it is gone; bad_argument for a loop, and where more
+    // than Table::kLevelsMax devices would stand on each other.
     void open(Record& upper, const RecordPtr& lower);
     // The other way; true when that was the last use of a device whose removal was deferred.
     bool close(Record& upper, Record& lower);
@@ -113,7 +117,9 @@ class Registry {
     void free_names_locked(const Record& record);
     std::vector<std::string> users_locked(const Record& lower, std::size_t most) const;
     std::string users_text_locked(const Record& lower) const;
+    void check_unused_locked(const Record& record, const std::set<const Record*>& but_by) const;
     void bottom_locked(const Record& record, std::set<DiskId>& bottom) const;
+    unsigned height_locked(const Record& record, bool up) const;
     bool reaches_locked(const Record& from, const Record& to, std::vector<std::string>& way) const;
     static bool unused_and_deferred(const Record& record);
 

@@ -189,12 +189,12 @@ Json Snapshots::drop(const DeviceKey& key) {
     }
     const std::string store = noted.is_object() ? noted.value("cow", "") : "";
     const bool handed_over = !store.empty() && !devices_.others_with_store(*record, store).empty();
-    devices_.remove(key, false, false);
+    devices_.remove(record);
     Json cow = nullptr;
     if (noted.is_object() && noted.value("made", false)) {
         const std::string path = noted.value("cow", "");
         if (!handed_over && ::unlink(path.c_str()) == 0) cow = path;
-        if (!handed_over) devices_.lost_stores().forget_words(quote_word(path));
+        if (!handed_over) devices_.lost_stores().forget_words(path);
     }
     log_info(name, "snapshot dropped");
     return {{"dropped", name}, {"cow", cow}};

@@ -107,6 +107,11 @@ std::vector<std::string> words_of(const TableLine& line) {
     return words ? std::move(*words) : std::vector<std::string>{};
 }
 
+bool has_metadata_only(std::string_view status) {
+    const std::size_t slash = status.find('/'), space = status.find(' ');
+    return slash != std::string_view::npos && space != std::string_view::npos && status.substr(0, slash) == status.substr(space + 1);
+}
+
 namespace {
 void check_text(const std::string& what, const std::string& text, std::size_t bytes_max) {
     if (text.size() > bytes_max) {

@@ -24,6 +24,8 @@ Json json_of_lines(const std::vector<TableLine>& lines);
 std::string text_of_lines(const std::vector<TableLine>& lines);
 // The words of the parameters; none when they cannot be split.
 std::vector<std::string> words_of(const TableLine& line);
+// Of a snapshot's or merge's status, ALLOCATED/TOTAL METADATA: it has no exceptions, as LVM tells.
+bool has_metadata_only(std::string_view status);
 
 // Throw Failure (bad_argument) with the reason: empty, too long (127 and 128 bytes), '/', control characters,
 // and the names `control`, `.` and `..` (substrate.md 5.1).

@@ -65,6 +65,10 @@ Json Snapshots::Taking::run() {
         throw Failure{Errc::bad_argument,
                       fmt::format("chunk {} is no power of two from 4 KiB to 1 GiB", request_.chunk)};
     }
+    if (request_.redirect && !request_.persistent) {
+        throw Failure{Errc::bad_argument, "a redirected volume writes to its store, and a transient one would lose all of that when the "
+                                          "daemon ends: leave out redirect or make it persistent"};
+    }
     resolve();
     try {
         for (Volume& volume : volumes_) {
@@ -118,6 +122,11 @@ void Snapshots::Taking::resolve() {
               [](const auto& a, const auto& b) { return a->serial < b->serial; });
     for (const RecordPtr& record : in_order) operations_.emplace_back(record->operation);
     for (Volume& volume : volumes_) check(volume);
+    for (const Volume& volume : volumes_) {
+        const RecordPtr store = volume.cow.empty() ? nullptr : find_mapped(registry, volume.cow);
+        if (store && seen.contains(store->serial))
+            throw Failure{Errc::bad_argument, fmt::format("{} is taken a snapshot of, and cannot be the store of one", volume.cow), volume.name};
+    }
 }
 
 void Snapshots::Taking::check(Volume& volume) const {
@@ -203,6 +212,16 @@ void Snapshots::Taking::load(const RecordPtr& record, const std::vector<TableLin
     devices_.load_step(record, lines, read_only, minors, home);
 }
 
+// What an old store on a device has would be of another moment.
+void Snapshots::Taking::check_is_new(const RecordPtr& record, const std::string& cow) const {
+    DeviceKey key;
+    key.minor = record->minor;
+    const Json lines = devices_.status(key, true);
+    const std::string text = lines.at(0).at("text");
+    if (has_metadata_only(text)) return;
+    throw Failure{Errc::exists, fmt::format("{} has a store already ({}); wipe its first 4 KiB if nobody needs it", cow, text), cow};
+}
+
 std::string Snapshots::Taking::store_words(const Volume& volume) const {
     return fmt::format("{} {} {}", volume.cow_words, request_.persistent ? "P" : "N",
                        request_.chunk / kSectorSize);
@@ -216,17 +235,32 @@ void Snapshots::Taking::note(const RecordPtr& record, Json what, bool internal, 
 }
 
 namespace {
+// Nobody else's data: a store is made where nothing is, and a device may have no other user.
+void check_unused(Devices& devices, const std::string& cow) {
+    const RecordPtr lower = find_mapped(devices.registry(), cow);
+    std::vector<RecordPtr> users = devices.registry().users_of(lower ? lower->id() : devices.host().identify(cow));
+    if (!users.empty()) throw Failure{Errc::busy, fmt::format("{} cannot be a store: {} stands on it", cow, devices.name_of(*users[0])), cow};
+    if (!lower) return;
+    const std::lock_guard lock{devices.registry().mutex};
+    if (lower->exports != 0) throw Failure{Errc::busy, fmt::format("{} cannot be a store: it is exported", cow), cow};
+}
+
 // Makes the store's file unless it is a device that is there already; true when it is ours.
-bool provide_store(Devices& devices, const std::string& cow, const std::string& words, std::uint64_t bytes) {
+bool provide_store(Devices& devices, const std::string& cow, std::uint64_t bytes) {
+    check_unused(devices, cow);
     if (find_mapped(devices.registry(), cow) || cow.starts_with("ram:")) return false;
+    if (!cow.starts_with('/')) {
+        throw Failure{Errc::bad_argument, fmt::format("the store {} is neither the absolute path of a file or block device, nor udm:NAME, nor "
+                                                      "ram:NAME:SIZE", cow), cow};
+    }
     struct stat about {};
     if (::stat(cow.c_str(), &about) == 0 && S_ISBLK(about.st_mode)) {
         check_blank(cow);
         return false;
     }
     make_cow_file(cow, bytes);
-    devices.lost_stores().forget_words(words);
-    devices.lost_stores().forget(devices.host().identify(words));
+    devices.lost_stores().forget_words(cow);
+    devices.lost_stores().forget(devices.host().identify(cow));
     return true;
 }
 }  // namespace
@@ -245,7 +279,7 @@ void Snapshots::Taking::prepare_copying(Volume& volume) {
         devices_.resume_step(volume.real);
         volume.base = words_for(volume.name + "-real");
     }
-    volume.made = provide_store(devices_, volume.cow, volume.cow_words,
+    volume.made = provide_store(devices_, volume.cow,
                                 cow_bytes(request_.size, volume.size, request_.chunk));
     if (volume.made) files_.push_back(volume.cow);
     volume.snapshot = make(volume.snapshot_name);
@@ -260,6 +294,7 @@ void Snapshots::Taking::prepare_copying(Volume& volume) {
     load(volume.snapshot,
          {{Sector{0}, volume.size, "snapshot", fmt::format("{} {}", volume.base, store_words(volume))}},
          false, minors, volume.home);
+    check_is_new(volume.snapshot, volume.cow);
     if (is_origin) return;
     load(volume.origin, {{Sector{0}, volume.size, "snapshot-origin", volume.base}}, table.read_only, minors);
     volume.reloaded = true;
@@ -301,7 +336,7 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
         load(volume.snapshot, volume.table.lines, true, volume.table.minors);
         devices_.resume_step(volume.snapshot);
     }
-    volume.made = provide_store(devices_, volume.cow, volume.cow_words,
+    volume.made = provide_store(devices_, volume.cow,
                                 cow_bytes(request_.size, volume.size, request_.chunk));
     if (volume.made) files_.push_back(volume.cow);
     volume.layer = make(live_name);
@@ -309,6 +344,7 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
     load(volume.layer,
          {{Sector{0}, volume.size, "snapshot", fmt::format("{} {}", volume.base, store_words(volume))}},
          false);
+    check_is_new(volume.layer, volume.cow);
     devices_.resume_step(volume.layer);
     note(volume.layer,
          {{"layer_of", volume.origin->minor},
@@ -362,11 +398,13 @@ void Snapshots::Taking::switch_over() {
     }
 }
 
-void Snapshots::Taking::undo_step(const char* what, const std::function<void()>& step) noexcept {
+bool Snapshots::Taking::undo_step(const char* what, const std::function<void()>& step) noexcept {
     try {
         step();
+        return true;
     } catch (const std::exception& error) {
         log_error("", "snapshot.take: taking it back: {}: {}", what, error.what());
+        return false;
     }
 }
 
@@ -391,15 +429,13 @@ void Snapshots::Taking::undo() noexcept {
             });
         }
     }
-    std::vector<RecordPtr> going;
-    for (auto record = made_.rbegin(); record != made_.rend(); ++record) {
-        undo_step("removing a new device", [&] {
-            devices_.registry().begin_removal(**record);
-            devices_.registry().free_names(**record);
-            changes.push_back(Devices::removal_of(**record));
-            going.push_back(*record);
-        });
-    }
+    const bool going = undo_step("removing the new devices", [&] {
+        devices_.registry().begin_removal(made_);
+        for (const RecordPtr& record : made_) {
+            devices_.registry().free_names(*record);
+            changes.push_back(Devices::removal_of(*record));
+        }
+    });
     for (Volume& volume : volumes_) {
         if (volume.still) {
             undo_step("giving back a name",
@@ -409,9 +445,12 @@ void Snapshots::Taking::undo() noexcept {
         }
         changes.push_back(devices_.change_of(*volume.origin));
     }
-    if (committed_) undo_step("the state", [&] { devices_.commit(changes); });
-    for (const RecordPtr& record : going)
-        undo_step("removing a new device", [&] { devices_.destroy_step(*record); });
+    // What the state still speaks of comes back with the next daemon: as a snapshot of that moment, and whole if its store is.
+    const bool forgotten = !committed_ || undo_step("the state", [&] { devices_.commit(changes); });
+    if (!going) return;
+    for (auto record = made_.rbegin(); record != made_.rend(); ++record)    // those that stand on others first
+        undo_step("removing a new device", [&] { devices_.destroy_step(**record); });
+    if (!forgotten) return;
     for (const std::string& file : files_) ::unlink(file.c_str());
 }
 

@@ -48,12 +48,13 @@ class Snapshots::Taking {
     RecordPtr make(const std::string& name);
     void load(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
               const std::map<std::string, std::uint32_t>& minors = {}, std::optional<unsigned> home = {});
+    void check_is_new(const RecordPtr& record, const std::string& cow) const;    // the store of the inactive table
     std::string store_words(const Volume& volume) const;
     void note(const RecordPtr& record, Json what, bool internal, bool still) const;
     std::vector<State::Change> changes() const;
     void switch_over();
     void undo() noexcept;
-    void undo_step(const char* what, const std::function<void()>& step) noexcept;
+    bool undo_step(const char* what, const std::function<void()>& step) noexcept;    // false: it failed
     Json answer() const;
 
     Devices& devices_;

@@ -106,31 +106,39 @@ Result<ListenSocket> listen_unix(const Address& wanted) {
     return socket;
 }
 
-Result<ListenSocket> listen_tcp(const Address& wanted) {
-    const std::string host = wanted.host.empty() ? "127.0.0.1" : wanted.host;
-    const std::string where = fmt::format("{}:{}", host, wanted.port);
+constexpr const char* kLoopback = "127.0.0.1";
+
+using Addresses = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
+
+Result<Addresses> addresses_of(const std::string& host, std::uint16_t port, int flags) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV | flags;
     addrinfo* list = nullptr;
-    if (const int rc = ::getaddrinfo(host.c_str(), std::to_string(wanted.port).c_str(), &hints, &list);
-        rc != 0) {
-        return fail(Errc::bad_argument, fmt::format("{}: {}", where, ::gai_strerror(rc)));
-    }
-    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses{list, &::freeaddrinfo};
+    if (const int rc = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list); rc != 0)
+        return fail(Errc::bad_argument, fmt::format("{}: {}", host, ::gai_strerror(rc)));
+    return Addresses{list, &::freeaddrinfo};
+}
+
+int listen_at(const addrinfo& address, int& error) {
+    const int fd = ::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fd;
+    const int on = 1;
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (::bind(fd, address.ai_addr, address.ai_addrlen) == 0 && ::listen(fd, kBacklog) == 0) return fd;
+    error = errno;
+    ::close(fd);
+    return -1;
+}
+
+Result<ListenSocket> listen_tcp(const Address& wanted) {
+    const std::string host = wanted.host.empty() ? kLoopback : wanted.host;
+    const std::string where = fmt::format("{}:{}", host, wanted.port);
     ListenSocket socket;
     int error = EADDRNOTAVAIL;
-    for (const addrinfo* address = list; address && socket.fd < 0; address = address->ai_next) {
-        const int fd = ::socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0) continue;
-        const int on = 1;
-        ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (::bind(fd, address->ai_addr, address->ai_addrlen) == 0 && ::listen(fd, kBacklog) == 0) {
-            socket.fd = fd;
-        } else {
-            error = errno;
-            ::close(fd);
-        }
+    for (const std::string& number : wanted.numbers.empty() ? std::vector{host} : wanted.numbers) {
+        TRY(const Addresses addresses, addresses_of(number, wanted.port, AI_NUMERICHOST));
+        if (socket.fd = listen_at(*addresses, error); socket.fd >= 0) break;
     }
     if (socket.fd < 0) return failed(where, "listening", error);
     sockaddr_storage own{};
@@ -142,6 +150,17 @@ Result<ListenSocket> listen_tcp(const Address& wanted) {
 }
 
 }  // namespace
+
+Result<std::vector<std::string>> look_up_host(const std::string& host) {
+    TRY(const Addresses addresses, addresses_of(host.empty() ? kLoopback : host, 0, 0));
+    std::vector<std::string> numbers;
+    for (const addrinfo* address = addresses.get(); address; address = address->ai_next) {
+        char text[NI_MAXHOST];
+        if (::getnameinfo(address->ai_addr, address->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+            numbers.emplace_back(text);
+    }
+    return numbers;
+}
 
 Result<ListenSocket> open_listen_socket(const Address& address) {
     return address.kind == Address::Kind::unix_socket ? listen_unix(address) : listen_tcp(address);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/result.hpp"
 #include "port/net.hpp"
@@ -19,7 +20,10 @@ struct ListenSocket {
     ino_t inode = 0;
 };
 
-// Errors name the address: busy when somebody answers there (decision 21), exists when there is something
+// What a host's name means, as numbers; its own number for what is one, loopback for the empty name. Blocks as long as
+// the name service does. Errors: bad_argument.
+Result<std::vector<std::string>> look_up_host(const std::string& host);
+// Asks no name service: a host with a name comes with its numbers. Errors name the address: busy when somebody answers there (decision 21), exists when there is something
 // that is no socket, bad_argument for what cannot be.
 Result<ListenSocket> open_listen_socket(const Address& address);
 // Refuses who connects from here on, and removes its file.

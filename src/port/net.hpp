@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -46,6 +47,7 @@ struct Address {
     enum class Kind : std::uint8_t { unix_socket, tcp } kind = Kind::unix_socket;
     std::string path;                // unix_socket
     std::string host;                // tcp; empty: loopback
+    std::vector<std::string> numbers;    // tcp: what a host that has a name is looked up to; none: `host` is a number
     std::uint16_t port = 0;          // tcp; 0: any free one
     unsigned mode = 0600;            // unix_socket
     std::string group;               // unix_socket; empty: unchanged

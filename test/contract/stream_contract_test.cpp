@@ -13,6 +13,7 @@
 #include <future>
 #include <thread>
 
+#include "engine/listen_socket.hpp"
 #include "test/contract/engine_fixture.hpp"
 
 namespace udm::test {
@@ -527,6 +528,19 @@ TEST_P(ListenerContract, MayBeEndedFromItsOwnReactorAndHandler) {
     handler.over.get_future().get();
     EXPECT_LT(connect_unix(path), 0);
     ::close(fd);
+}
+
+TEST(ListenSockets, TakeNumbersAndAskNoNameService) {
+    EXPECT_EQ(look_up_host("").value(), std::vector<std::string>{"127.0.0.1"});
+    EXPECT_EQ(look_up_host("::1").value(), std::vector<std::string>{"::1"});
+    auto numbers = look_up_host("localhost");
+    ASSERT_TRUE(numbers) << numbers.error().message;
+    EXPECT_FALSE(open_listen_socket({.kind = Address::Kind::tcp, .host = "localhost"}));
+    auto socket = open_listen_socket({.kind = Address::Kind::tcp, .host = "localhost", .numbers = *numbers});
+    ASSERT_TRUE(socket) << socket.error().message;
+    EXPECT_NE(socket->port, 0);
+    close_listen_socket(*socket);
+    EXPECT_EQ(look_up_host("no such host").error().code, Errc::bad_argument);
 }
 
 }  // namespace

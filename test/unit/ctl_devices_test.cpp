@@ -247,6 +247,43 @@ TEST_F(DevicesOf, LoopsAreRefusedHoweverLong) {
     EXPECT_EQ(info("c")["open_count"], 0);
 }
 
+TEST_F(DevicesOf, NoStackIsTooHighWhicheverEndItGrowsAt) {
+    const auto stack = [&](const std::string& stem, unsigned levels) {
+        create(stem + "1", "0 8 zero");
+        for (unsigned i = 2; i <= levels; ++i) create(stem + std::to_string(i), "0 8 linear udm:" + stem + std::to_string(i - 1) + " 0");
+    };
+    stack("a", 40);
+    stack("b", 40);
+    const auto refused = refusal([&] { devices->load(named("b1"), lines_of_text("0 8 linear udm:a25 0"), false); });
+    EXPECT_EQ(refused.code, Errc::bad_argument);
+    EXPECT_NE(refused.message.find("too many mapped devices on top of each other: 65, at most 64"), std::string::npos) << refused.message;
+    EXPECT_EQ(info("b1")["inactive_table"], false);
+    devices->load(named("b1"), lines_of_text("0 8 linear udm:a24 0"), false);
+    devices->resume(named("b1"));
+    EXPECT_EQ(read("b40", 0), '\0');
+    EXPECT_EQ(refusal([&] { devices->load(named("a1"), lines_of_text("0 4 zero\n4 4 linear udm:top 0"), false); }).code, Errc::no_device);
+    bare("bottom");
+    EXPECT_EQ(refusal([&] { devices->load(named("a1"), lines_of_text("0 8 linear udm:bottom 0"), false); }).code, Errc::bad_argument);
+}
+
+TEST_F(DevicesOf, WhatCannotBeKeptInTheStateIsNotSet) {
+    create("vol", "0 2048 snapshot-origin " + file("disk"));
+    create("snap", "0 2048 snapshot " + (folder / "disk") + " " + file("cow", 64 << 10) + " P 8");
+    DeviceKey by_uuid;
+    by_uuid.uuid = "U";
+    {
+        const FullState full{*state};
+        refusal([&] { devices->set_uuid(named("vol"), "U"); });
+        refusal([&] { devices->set(named("snap"), "thresholds", "50"); });
+    }
+    EXPECT_FALSE(devices->registry().try_find(by_uuid));
+    EXPECT_TRUE(devices->registry().find(named("snap"))->settings.empty());
+    devices->set_uuid(named("snap"), "U");
+    EXPECT_EQ(devices->registry().find(by_uuid)->name, "snap");
+    restart();
+    EXPECT_EQ(devices->registry().find(by_uuid)->name, "snap");
+}
+
 TEST_F(DevicesOf, AReadOnlyDeviceIsNotOpenedForWriting) {
     devices->create({.name = "low", .uuid = "", .minor = {}, .read_only = true, .table = lines_of_text("0 8 zero")});
     EXPECT_EQ(refusal([&] { create("high", "0 8 linear udm:low 0"); }).code, Errc::denied);

@@ -137,7 +137,7 @@ TEST_F(Taking, RefusesWhatMakesNoSense) {
     EXPECT_EQ(refusal([&] { snapshots->take(odd); }).code, Errc::bad_argument);
     odd.size.reset();
     odd.origins[0].cow = disk;    // the image itself
-    EXPECT_EQ(refusal([&] { snapshots->take(odd); }).code, Errc::exists);
+    EXPECT_EQ(refusal([&] { snapshots->take(odd); }).code, Errc::busy);
     EXPECT_EQ(files(), 1u);
 }
 
@@ -300,6 +300,175 @@ TEST_F(Taking, AStillImageThatEndsIsNobodyElses) {
         still->merging = {{"layer", 100}};
     }
     EXPECT_EQ(refusal([&] { create("over", "0 2048 linear udm:a 0"); }).code, Errc::busy);
+}
+
+TEST_F(Taking, AFailedDropLeavesTheStillImageAsItWas) {
+    create("vol", plain);
+    take({"vol"}, true, "a");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    const RecordPtr still = devices->registry().find(named("a"));
+    const auto is_read_only = [&] {    // its table, not what it is shown as
+        const std::lock_guard lock{devices->registry().mutex};
+        return still->live->read_only;
+    };
+    {
+        const FullState full{*state};
+        refusal([&] { snapshots->drop(named("a")); });
+    }
+    EXPECT_TRUE(is_read_only());
+    EXPECT_EQ(refusal([&] { create("w", "0 2048 linear udm:a 0"); }).code, Errc::denied);
+    devices->create({.name = "r", .uuid = "", .minor = {}, .read_only = true, .table = lines_of_text("0 2048 linear udm:a 0")});
+    EXPECT_EQ(read("r", 0), '\0');
+    EXPECT_EQ(refusal([&] { snapshots->drop(named("a")); }).code, Errc::busy);
+    EXPECT_TRUE(is_read_only());
+    devices->remove(named("r"), false, false);
+    snapshots->drop(named("a"));
+    while (devices->registry().try_find(named("a"))) std::this_thread::yield();
+    EXPECT_EQ(read("vol", 0), 'B');
+}
+
+TEST_F(Taking, AMergeThatCannotEndLeavesTheVolumeInUse) {
+    create("vol", plain);
+    take({"vol"}, true, "a");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    Registry& registry = devices->registry();
+    const RecordPtr layer = registry.find(named("vol-live")), still = registry.find(named("a"));
+    std::atomic<bool> failed = false;
+    host->asked = [&] {    // the layer is suspended for its new table, and the still image is about to be
+        if (failed) return;
+        {
+            const std::lock_guard lock{registry.mutex};
+            if (!layer->suspended || still->suspended) return;
+        }
+        failed = true;
+        throw Failure{Errc::io, "for a test"};
+    };
+    snapshots->drop(named("a"));
+    while (!failed) std::this_thread::yield();
+    settle();
+    host->asked = nullptr;
+    ASSERT_EQ(info("vol-live")["state"], "active");    // or the volume would hang
+    EXPECT_EQ(read("vol", 0), 'B');
+    devices->suspend(named("vol-live"), false);
+    devices->resume(named("vol-live"));    // which tries again
+    while (registry.try_find(named("a"))) std::this_thread::yield();
+    EXPECT_EQ(read("vol", 0), 'B');
+}
+
+TEST_F(Taking, AVolumeThatIsRemovedDuringItsMergeGoesWhenThatIsDone) {
+    create("vol", plain);
+    take({"vol"}, true, "a");
+    for (const std::uint64_t sector : {0, 64, 128}) ASSERT_EQ(write("vol", sector, 'B'), IoStatus::ok);
+    const RecordPtr layer = devices->registry().find(named("vol-live"));
+    {
+        const std::lock_guard lock{devices->registry().mutex};
+        layer->settings["merge_rate"] = "512";    // 8 s from the first chunk to the second
+    }
+    snapshots->drop(named("a"));
+    devices->remove(named("vol"), false, false);
+    settle();
+    EXPECT_EQ(status("vol-live").find("snapshot-merge"), 7u);
+    devices->set(named("vol-live"), "merge_rate", nullptr);
+    while (devices->registry().size() != 0) std::this_thread::yield();
+    std::ifstream image{disk};
+    image.seekg(128 * 512);
+    EXPECT_EQ(image.get(), 'B');
+}
+
+TEST_F(Taking, AnUndoneRedirectOfSeveralLeavesNothing) {
+    create("a", plain);
+    create("b", "0 1024 linear " + file("other") + " 0\n1024 1024 zero");
+    std::ofstream{folder / "second.cow"} << "in the way";
+    Snapshots::Request request;
+    request.cow_dir = folder.path();
+    request.redirect = true;
+    request.origins = {{named("a"), "first", std::nullopt}, {named("b"), "second", std::nullopt}};
+    EXPECT_EQ(refusal([&] { snapshots->take(request); }).code, Errc::exists);
+    EXPECT_EQ(devices->registry().size(), 2u);
+    EXPECT_EQ(table("a"), plain);
+    EXPECT_EQ(files(), 1u);
+    std::filesystem::remove(folder / "second.cow");
+    snapshots->take(request);
+    EXPECT_EQ(devices->registry().size(), 6u);
+}
+
+TEST_F(Taking, WhatTheStateStillSpeaksOfKeepsItsStore) {
+    create("vol", plain);
+    ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);
+    const std::uint64_t before = state->bytes_written();
+    std::optional<FullState> full;
+    host->asked = [&] {    // what is to come is in the state; then everything goes wrong
+        if (full || state->bytes_written() == before) return;
+        full.emplace(*state);
+        throw Failure{Errc::io, "for a test"};
+    };
+    refusal([&] { take({"vol"}, true, "first"); });
+    host->asked = nullptr;
+    EXPECT_EQ(table("vol"), plain);
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    full.reset();
+    restart();
+    EXPECT_EQ(info("vol")["state"], "active");
+    EXPECT_EQ(read("vol", 0), 'B');
+}
+
+TEST_F(Taking, AStoreThatIsMadeAnewIsTrustedWhateverItsPath) {
+    create("vol", plain);
+    std::filesystem::create_directory(folder / "with blanks");
+    const std::string cow = (folder / "with blanks") + "/snap.cow";
+    LostStoreList& lost = devices->lost_stores();
+    const auto lose = [&] { lost.note_lost(lost.change_for(cow, {DiskId::Kind::file, 1, 2})); };
+    Snapshots::Request request;
+    request.cow_dir = folder / "with blanks";
+    request.origins = {{named("vol"), "snap", std::nullopt}};
+    lose();
+    snapshots->take(request);
+    EXPECT_EQ(status("snap"), "0 2048 snapshot 16/2072 16");
+    EXPECT_TRUE(lost.all().empty());
+    lose();
+    snapshots->drop(named("snap"));
+    EXPECT_TRUE(lost.all().empty());
+    snapshots->take(request);
+    lose();
+    snapshots->merge(named("snap"));
+    while (!lost.all().empty()) std::this_thread::yield();
+}
+
+TEST_F(Taking, AStoreIsMadeWhereNothingElseIs) {
+    create("vol", plain);
+    create("store", "0 2048 linear " + file("store") + " 0");
+    const auto take_on = [&](const std::string& cow, bool redirect = false) {
+        Snapshots::Request request;
+        request.origins = {{named("vol"), "snap", cow}};
+        request.redirect = redirect;
+        return snapshots->take(request);
+    };
+    EXPECT_EQ(refusal([&] { take_on("relative.cow"); }).code, Errc::bad_argument);
+    EXPECT_EQ(refusal([&] { take_on("udm:vol"); }).code, Errc::bad_argument);
+    for (const std::string store : {"udm:store", "ram:store:1M"}) {
+        take_on(store);
+        EXPECT_NE(refusal([&] {
+            Snapshots::Request again;
+            again.origins = {{named("vol"), "again", store}};
+            snapshots->take(again);
+        }).message.find("stands on it"), std::string::npos);
+        ASSERT_EQ(write("vol", 0, 'A'), IoStatus::ok);    // its old content goes to the store
+        snapshots->drop(named("snap"));
+        if (store.starts_with("ram:")) continue;    // that went with its last user
+        for (const bool redirect : {false, true}) {
+            const Error refused = refusal([&] { take_on(store, redirect); });
+            EXPECT_EQ(refused.code, Errc::exists) << refused.message;
+            EXPECT_EQ(read("vol", 0), 'A');
+            EXPECT_FALSE(devices->registry().try_find(named("snap")));
+        }
+    }
+    Snapshots::Request transient;
+    transient.origins = {{named("vol"), "snap", std::nullopt}};
+    transient.redirect = true;
+    transient.persistent = false;
+    EXPECT_EQ(refusal([&] { snapshots->take(transient); }).code, Errc::bad_argument);
+    transient.redirect = false;
+    snapshots->take(transient);
 }
 
 TEST_F(Taking, AStoreThatWentToAnotherIsNotDeleted) {

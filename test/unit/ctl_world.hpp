@@ -3,9 +3,13 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <semaphore>
 
 #include "apps/udmd/engine_host.hpp"
 #include "ctl/call_on.hpp"
@@ -14,6 +18,44 @@
 #include "test/support/temp_folder.hpp"
 
 namespace udm::ctl {
+
+// Tells a test of what is about to be done: something is opened, or a reactor is asked.
+class WatchedHost final : public daemon::EngineHost {
+  public:
+    using EngineHost::EngineHost;
+    Env& env(unsigned reactor) override {
+        if (asked) asked();
+        return EngineHost::env(reactor);
+    }
+    DeviceOpener& opener(unsigned reactor) override {
+        if (opening) opening();
+        return EngineHost::opener(reactor);
+    }
+    std::function<void()> opening, asked;    // by who changes devices; what they throw, the step throws
+};
+
+// While it lives, the state directory has no room for another record, as on a full disk. Files stay as they are below 64 KiB.
+class FullState {
+  public:
+    explicit FullState(State& state) {
+        ::getrlimit(RLIMIT_FSIZE, &former_);
+        must(state.commit({{"padding", Json{{"text", std::string(kRoom, 'x')}}}}));    // so that a shorter file has none, either
+        const rlimit small{kRoom, former_.rlim_max};
+        handler_ = std::signal(SIGXFSZ, SIG_IGN);
+        ::setrlimit(RLIMIT_FSIZE, &small);
+    }
+    ~FullState() {
+        ::setrlimit(RLIMIT_FSIZE, &former_);
+        std::signal(SIGXFSZ, handler_);
+    }
+    FullState(const FullState&) = delete;
+    FullState& operator=(const FullState&) = delete;
+
+  private:
+    static constexpr std::size_t kRoom = 64 << 10;
+    rlimit former_{};
+    void (*handler_)(int) = nullptr;
+};
 
 class World : public testing::Test {
   protected:
@@ -26,7 +68,7 @@ class World : public testing::Test {
         config.log = [](const std::string&) {};
         auto engine = Engine::start(config);
         if (!engine) throw std::runtime_error{engine.error().message};
-        host = std::make_unique<daemon::EngineHost>(std::move(*engine));
+        host = std::make_unique<WatchedHost>(std::move(*engine));
         state = std::make_unique<State>();
         must(state->open(folder / "state"));
         devices = std::make_unique<Devices>(*host, hub, *state);
@@ -44,6 +86,13 @@ class World : public testing::Test {
     void restart() {
         stop();
         start();
+    }
+
+    // When what the worker has been told is done.
+    void settle() {
+        std::binary_semaphore settled{0};
+        devices->worker().post([&] { settled.release(); });
+        settled.acquire();
     }
 
     static DeviceKey named(const std::string& name) {
@@ -114,7 +163,7 @@ class World : public testing::Test {
 
     test::TempFolder folder;
     EventHub hub;
-    std::unique_ptr<daemon::EngineHost> host;
+    std::unique_ptr<WatchedHost> host;
     std::unique_ptr<State> state;
     std::unique_ptr<Devices> devices;
     std::unique_ptr<Snapshots> snapshots;
