@@ -31,9 +31,11 @@ def test_a_merge_keeps_its_rate_shows_its_progress_and_goes_on_after_a_kill(fold
         # As LVM does it; the snapshot's own device goes once the origin's has its store.
         daemon.udmsetup("load", "vol", "--table", f"0 {SIZE} snapshot-merge {origin} {cow} P 16")
         daemon.udmsetup("suspend", "snap")
-        daemon.udmsetup("resume", "vol")
+        daemon.rpc("device.resume", device="vol")
+        daemon.rpc("device.message", device="vol", sector=0, message="merge_pause")  # a program takes longer than the merge may
         daemon.remove("snap")
         assert daemon.udm("set", "vol", "merge_rate=2M").stdout == "merge_rate=2M\n"
+        daemon.udmsetup("message", "vol", "0", "merge_resume")
         wait_until(lambda: status()["details"]["merged_bytes"] != 0, "the merge to get on")
         shown = json.loads(daemon.udm("--json", "show", "vol").stdout)
         assert shown["status"][0]["details"]["merge_left_bytes"] > 0
