@@ -383,6 +383,37 @@ TEST_F(MirrorDefects, M30_TheSourceIsRecordedAlsoWhereNothingWasOutOfSyncYet) {
     EXPECT_EQ(on_leg(0, 0), 0x21);
 }
 
+TEST_F(MirrorDefects, M30_WhereTheNewSourceCannotBeRecordedTheOldOneStays) {
+    Device& m = make_in_sync(2, "2 handle_errors keep_log");
+    EXPECT_EQ(w.write(m, 8, 8, 0x20), IoStatus::ok);
+    leg(0).add_fault(broken(kWrites));
+    log().add_fault({.kind = DiskFault::Kind::stall, .ops = kWrites, .times = 1});
+    Memory data{8, 0x21}, into{8};
+    auto write = w.submit(m, Op::write, 0, 8, data.at());
+    w.reactor.run_for(kMillisecond);
+    auto read = w.submit(m, Op::read, 0, 8, into.at());    // new data, that might be lost yet
+    w.reactor.run_for(kMillisecond);
+    EXPECT_FALSE(write->done() || read->done());
+    log().add_fault(broken());
+    log().release();
+    log().add_fault(broken());
+    EXPECT_TRUE(w.reactor.run_until([&] { return write->done() && read->done(); }));
+    if (write->status() == IoStatus::ok) {
+        EXPECT_TRUE(into.all(0x21));
+    } else {
+        EXPECT_TRUE(into.all(0x10));
+        EXPECT_EQ(detail(m, "source_leg"), 0u);
+    }
+    const int seen = w.read(m, 0, 8);
+    EXPECT_EQ(seen, into.bytes[0]);
+    remove(m);
+    leg(0).clear_faults();
+    log().clear_faults();
+    Device& again = make(params("disk 2 log 1024", 2, "2 handle_errors keep_log"), "again");
+    EXPECT_EQ(w.read(again, 0, 8), seen);
+    EXPECT_TRUE(comes_in_sync(again));
+}
+
 TEST_F(MirrorDefects, M30_TheSourceIsFoundInAnotherOrder) {
     Device& m = make_in_sync(3, "2 handle_errors keep_log");
     leg(0).add_fault(broken());

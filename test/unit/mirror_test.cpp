@@ -434,6 +434,35 @@ TEST_F(MirrorLegs, OneThatComesBackWhileARegionIsCopiedToAnotherGetsItToo) {
     EXPECT_TRUE(legs_equal(0, 2));
 }
 
+TEST_F(MirrorLegs, MayBeMadeTheSourceByHand) {
+    disks();
+    Device& m = make(params());
+    tell(m, {"resync_pause"});
+    w.reactor.run_for(kSecond);
+    leg(0).add_fault(broken(op_bit(Op::read)));
+    tell(m, {"resync_resume"});
+    w.reactor.run_until([&] { return state(m).find('S') != std::string::npos; });
+    w.reactor.run_for(kSecond / 2);    // until it tries again
+    tell(m, {"leg_source", "1"});
+    EXPECT_EQ(detail(m, "source_leg"), 1u);
+    EXPECT_TRUE(comes_in_sync(m));
+    EXPECT_EQ(on_leg(0, 16000), 0x11);
+    EXPECT_TRUE(legs_equal());
+}
+
+TEST_F(MirrorLegs, ThatHaveEverythingAreKnownAfterASuspend) {
+    Device& m = make_in_sync(3, "2 handle_errors keep_log");
+    leg(0).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);
+    EXPECT_TRUE(w.suspend(m));
+    EXPECT_TRUE(w.resume(m));
+    leg(1).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x22), IoStatus::ok);
+    EXPECT_EQ(w.write(m, 4096, 8, 0x23), IoStatus::ok);
+    EXPECT_EQ(detail(m, "source_leg"), 2u);
+    EXPECT_EQ(w.read(m, 0, 8), 0x22);
+}
+
 TEST_F(MirrorLegs, TwoOfThreeMayGoOneAfterTheOther) {
     Device& m = make_in_sync(3, "2 handle_errors keep_log");
     leg(0).add_fault(broken());

@@ -7,6 +7,7 @@
 
 #include "targets/mirror/leg_io.hpp"
 #include "targets/mirror/log_wait.hpp"
+#include "targets/mirror/reads.hpp"
 #include "targets/mirror/resync.hpp"
 
 namespace udm::mirror {
@@ -16,7 +17,7 @@ constexpr std::string_view kDoing[] = {"read", "copy", "write", "flush"};    // 
 
 }  // namespace
 
-Failures::Failures(Set& set, Writes& writes, Resync& resync) : set_{set}, writes_{writes}, resync_{resync} {
+Failures::Failures(Set& set, Writes& writes, Reads& reads, Resync& resync) : set_{set}, writes_{writes}, reads_{reads}, resync_{resync} {
     for (unsigned leg = 0; leg < kLegsMax; ++leg) {
         returns_[leg].failures = this;
         returns_[leg].leg = leg;
@@ -55,7 +56,6 @@ IoStatus Failures::judge(LegMask sent, LegMask failed, LegMask refused, IoStatus
             return status;
         }
         set_.legs.set_source(*next);
-        source_unflushed_ = true;
     } else if (done == 0) {
         if (region) set_.map.lose(*region, others);
         resync_.look_again();
@@ -132,23 +132,41 @@ Job<void> Failures::settle_all() {
 // What was copied to a leg that is the source now may still be in its cache only, while the leg that had it is away: so the new
 // source is flushed before the record says that it is the source.
 Job<IoStatus> Failures::settle_now() {
-    while (source_unflushed_) {
-        source_unflushed_ = false;
-        const LegMask source = leg_bit(set_.legs.source());
-        LegIo io{set_, source, Op::flush};
+    while (source_moves()) {
+        const unsigned source = set_.legs.source();
+        LegIo io{set_, leg_bit(source), Op::flush};
         const LegResult result = co_await io;
-        if (result.failed != 0) {
-            source_unflushed_ = true;
-            static_cast<void>(judge(source, source, 0, result.status, LegError::flush, nullptr));
-            co_return result.status;
-        }
+        if (source != set_.legs.source()) continue;
+        if (result.failed == 0) break;
+        static_cast<void>(judge(leg_bit(source), result.failed, 0, result.status, LegError::flush, nullptr));
+        take_source_back();
+        co_return result.status;
     }
+    const unsigned source = set_.legs.source();
     const std::uint64_t count = count_;
     record();
     LogWait wait{set_.env.reactor, *set_.log};
     const IoStatus status = co_await wait;
-    if (status == IoStatus::ok) settled_ = std::max(settled_, count);
+    if (status == IoStatus::ok) {
+        settled_ = std::max(settled_, count);
+        durable_source_ = source;
+        reads_.go_on();
+    } else {
+        take_source_back();
+    }
     co_return status;
+}
+
+// Nothing was acknowledged that it lacks, and nothing read.
+void Failures::take_source_back() noexcept {
+    if (source_moves()) {
+        set_.legs.set_away(durable_source_, false);
+        set_.legs.set_source(durable_source_);
+        set_.map.trust_source_only();
+        record();
+        resync_.retry();
+    }
+    reads_.go_on();
 }
 
 // Without a record the first leg is the source after a restart, and so it is with Linux.
@@ -174,6 +192,7 @@ std::uint64_t Failures::tag(unsigned leg) const noexcept {
 void Failures::drop_record() noexcept {
     if (!set_.log->leg_record() || !set_.map.all_in_sync() || set_.legs.away() != 0 || set_.regions.writes() != 0) return;
     set_.legs.set_source(0);
+    durable_source_ = 0;    // any is as good
     set_.log->record(std::nullopt);
 }
 
@@ -184,6 +203,7 @@ void Failures::resumed() noexcept {
     hold_over_ = false;
     const auto& record = set_.log->leg_record();
     if (record && set_.env.chaos.keeps("mirror.source_recorded")) set_.legs.set_source(recorded_source(*record));
+    durable_source_ = set_.legs.source();
 }
 
 unsigned Failures::recorded_source(const dirty_log::LegRecord& record) const noexcept {
@@ -259,6 +279,19 @@ Job<Result<void>> Failures::bring_back(unsigned leg) {
     co_return Result<void>{};
 }
 
+Job<Result<void>> Failures::make_source(unsigned leg) {
+    if (set_.legs[leg].away) co_return fail(Errc::bad_argument, fmt::format("{} is away: leg_return {} first", set_.leg_name(leg), leg));
+    if (set_.regions.count() != 0) co_return fail(Errc::busy, "regions are being written or copied: try again when they rest");
+    set_.legs.set_source(leg);
+    set_.map.trust_source_only();
+    ++count_;
+    auto settling = settle_now();
+    const IoStatus status = co_await settling;
+    if (status != IoStatus::ok) co_return fail(Errc::io, fmt::format("it cannot be recorded that {} is the source: {}", set_.leg_name(leg), to_string(status)));
+    resync_.retry();
+    co_return Result<void>{};
+}
+
 // Whether it answers at all. What else is wrong with it will be seen when it is copied to.
 Job<IoStatus> Failures::probe(unsigned leg) {
     const Limits& limits = set_.legs.disk(leg).limits();
@@ -294,9 +327,9 @@ void Failures::set_leg_retry(std::optional<Nanoseconds> first) noexcept {
 
 // --- held requests --------------------------------------------------------------------------------------------------
 
-void Failures::hold(Io& io, List<Io>& where) noexcept {
-    ++held_;
-    where.push_back(io);
+void Failures::hold(Io& io) noexcept {
+    ++held_count_;
+    held_.push_back(io);
     if (set_.stopping) {
         end_held();
     } else if (hold_timeout_ != 0 && !hold_timer_.armed()) {
@@ -306,26 +339,23 @@ void Failures::hold(Io& io, List<Io>& where) noexcept {
 
 // `requeue` becomes an error in the device, unless it is a suspend with noflush.
 void Failures::end_held() noexcept {
-    held_ = 0;
-    while (Io* io = done_.pop_front_or_null()) set_.env.reactor.complete_later(*io, IoStatus::requeue);
-    while (Io* io = unsent_.pop_front_or_null()) set_.env.reactor.complete_later(*io, IoStatus::requeue);
+    held_count_ = 0;
+    while (Io* io = held_.pop_front_or_null()) set_.env.reactor.complete_later(*io, IoStatus::requeue);
 }
 
 // From now on the mirror behaves as with keep_log, until it is in sync again or suspended.
 void Failures::hold_ends() noexcept {
     hold_over_ = true;
-    held_ = 0;
-    List<Io> done, unsent;
-    done.take_all(done_);
-    unsent.take_all(unsent_);
-    while (Io* io = done.pop_front_or_null()) writes_.acknowledge(*io);
-    while (Io* io = unsent.pop_front_or_null()) writes_.start(*io);
+    held_count_ = 0;
+    List<Io> held;
+    held.take_all(held_);
+    while (Io* io = held.pop_front_or_null()) writes_.start(*io);
 }
 
 void Failures::set_hold_timeout(Nanoseconds timeout) noexcept {
     hold_timeout_ = timeout;
     set_.env.reactor.cancel(hold_timer_);
-    if (timeout != 0 && held_ != 0) set_.env.reactor.arm(hold_timer_, set_.env.reactor.now() + timeout);
+    if (timeout != 0 && held_count_ != 0) set_.env.reactor.arm(hold_timer_, set_.env.reactor.now() + timeout);
 }
 
 }  // namespace udm::mirror

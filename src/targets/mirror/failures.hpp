@@ -18,11 +18,12 @@
 
 namespace udm::mirror {
 
+class Reads;
 class Resync;
 
 class Failures final {
   public:
-    Failures(Set& set, Writes& writes, Resync& resync);
+    Failures(Set& set, Writes& writes, Reads& reads, Resync& resync);
     ~Failures();
 
     // --- for requests -------------------------------------------------------------------------------------------
@@ -37,6 +38,9 @@ class Failures final {
 
     // Something has become of the legs that must be durable before a write is acknowledged.
     bool unsettled() const noexcept { return settled_ != count_; }
+    // The source is not the one that a crash now would leave. What it alone has is not to be read before that is settled: if
+    // the log fails, the old source is the source again.
+    bool source_moves() const noexcept { return set_.legs.source() != durable_source_; }
     // Tells writes.settled() when it is, or can't be.
     void settle(Write& write) noexcept;
     Job<IoStatus> settle_now();
@@ -44,9 +48,9 @@ class Failures final {
     // --- held requests ------------------------------------------------------------------------------------------
     bool holds() const noexcept { return set_.legs.away() != 0 && holds_without_log(); }
     bool holds_without_log() const noexcept { return set_.features.handle_errors && !set_.features.keep_log && !hold_over_; }
-    void hold_unsent(Io& io) noexcept { hold(io, unsent_); }
-    void hold_done(Io& io) noexcept { hold(io, done_); }
-    unsigned held() const noexcept { return held_; }
+    // Whether it was sent to legs or not: it will be sent (again) if the hold ends.
+    void hold(Io& io) noexcept;
+    unsigned held() const noexcept { return held_count_; }
     // For a suspend: ends them with `requeue`, or as errors.
     void end_held() noexcept;
 
@@ -61,6 +65,8 @@ class Failures final {
 
     // --- messages -----------------------------------------------------------------------------------------------
     Job<Result<void>> bring_back(unsigned leg);
+    // By who knows better: what is out of sync is copied from this leg.
+    Job<Result<void>> make_source(unsigned leg);
     void set_leg_retry(std::optional<Nanoseconds> first) noexcept;    // nothing: as usual; 0: never
     void set_hold_timeout(Nanoseconds timeout) noexcept;              // 0: never
 
@@ -89,6 +95,7 @@ class Failures final {
     void goes_away(unsigned leg) noexcept;
     Job<void> settle_all();
     void record() noexcept;
+    void take_source_back() noexcept;
     std::uint64_t tag(unsigned leg) const noexcept;
     unsigned recorded_source(const dirty_log::LegRecord& record) const noexcept;
     Nanoseconds first_wait() const noexcept;
@@ -97,20 +104,20 @@ class Failures final {
     Job<void> return_by_itself(unsigned leg);
     Job<IoStatus> probe(unsigned leg);
     void is_back(unsigned leg) noexcept;
-    void hold(Io& io, List<Io>& where) noexcept;
     void hold_ends() noexcept;
 
     Set& set_;
     Writes& writes_;
+    Reads& reads_;
     Resync& resync_;
     std::uint64_t count_ = 0, settled_ = 0;    // failures that must be known after a crash; those that are
-    bool source_unflushed_ = false;            // since it became the source
+    unsigned durable_source_ = 0;
     bool settles_ = false;                     // settle_all() runs
     List<Write> settling_;
     std::array<ReturnTimer, kLegsMax> returns_;
     std::optional<Nanoseconds> leg_retry_;
-    List<Io> unsent_, done_;                   // held before and after they went to the legs
-    unsigned held_ = 0;
+    List<Io> held_;
+    unsigned held_count_ = 0;
     bool hold_over_ = false;
     Nanoseconds hold_timeout_ = 0;
     HoldTimer hold_timer_{*this};

@@ -7,7 +7,7 @@
 namespace udm::mirror {
 namespace {
 
-constexpr const char* kVerbs = "a mirror takes leg_return LEG, resync_pause, resync_resume, resync_retry, log_start_anew, and set "
+constexpr const char* kVerbs = "a mirror takes leg_return LEG, leg_source LEG, resync_pause, resync_resume, resync_retry, log_start_anew, and set "
                                "resync_rate|resync_share|leg_retry|hold_timeout|log_rest VALUE|default";
 
 Result<Nanoseconds> parse_time(const std::string& name, const std::string& value) {
@@ -20,12 +20,16 @@ Result<Nanoseconds> parse_time(const std::string& name, const std::string& value
 
 Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) {
     const std::string& verb = (*words)[0];
-    if (verb == "leg_return" && words->size() == 2) {
+    if ((verb == "leg_return" || verb == "leg_source") && words->size() == 2) {
         const auto leg = parse_u32((*words)[1]);
         if (!leg || *leg >= set_.legs.count()) {
             co_return fail(Errc::bad_argument, fmt::format("there is no leg '{}': they are 0 to {}", (*words)[1], set_.legs.count() - 1));
         }
-        CO_CHECK(failures_.bring_back(*leg));
+        if (verb == "leg_return") {
+            CO_CHECK(failures_.bring_back(*leg));
+        } else {
+            CO_CHECK(failures_.make_source(*leg));
+        }
         co_return std::string{};
     }
     if (verb == "log_start_anew" && words->size() == 1) {

@@ -55,7 +55,7 @@ Job<Result<void>> Mirror::preresume() {
     } else if (!found->why.empty()) {
         set_.events.raise(EventKind::target, "mirror log: " + found->why);
     }
-    set_.map.trust_source_only();
+    set_.map.log_resumed();
     failures_.resumed();
     co_return Result<void>{};
 }

@@ -50,7 +50,7 @@ class Mirror final : public Target, dirty_log::Owner {
     const bool read_only_;
     Set set_;
     Writes writes_{set_, failures_};
-    Failures failures_{set_, writes_, resync_};
+    Failures failures_{set_, writes_, reads_, resync_};
     Reads reads_{set_, writes_, failures_, *this};
     Resync resync_;
 };

@@ -35,8 +35,9 @@ class Pace {
         bytes_ += bytes;
         unsigned percent = busy ? share : 100;
         if (throttle_ < percent) percent = static_cast<unsigned>(throttle_);
-        if (percent < 100) {
-            const Nanoseconds rest_ends = now + took * (100 - percent) / (percent == 0 ? 1 : percent);
+        if (percent < 100) {    // one that hung is no reason to rest for ever
+            const Nanoseconds worked = took < kSecond ? took : kSecond;
+            const Nanoseconds rest_ends = now + worked * (100 - percent) / (percent == 0 ? 1 : percent);
             if (rest_ends > next_) next_ = rest_ends;
         }
         if (now - mark_time_ >= 2 * kSecond) {

@@ -34,7 +34,22 @@ void Reads::push(Io& io, unsigned leg, LegMask tried) noexcept {
     io.extent = set_.on_leg(leg, io.extent);
 }
 
+// What the new source has and the old one has not, perhaps: nobody may see it before it is the source for good.
+bool Reads::waits(const Io& io) noexcept {
+    return failures_.source_moves() && (being_written(io) || !set_.map.in_sync(set_.region_of(io.extent.first)));
+}
+
+void Reads::go_on() noexcept {
+    List<Io> waiting;
+    waiting.take_all(waiting_);
+    while (Io* io = waiting.pop_front_or_null()) send(*io, set_.legs.choose(having(*io), io->extent.first), 0);
+}
+
 Mapped Reads::map(Io& io) noexcept {
+    if (waits(io)) [[unlikely]] {
+        waiting_.push_back(io);
+        return Mapped::taken();
+    }
     const unsigned leg = set_.legs.choose(having(io), io.extent.first);
     ++set_.foreground;
     push(io, leg, 0);
@@ -51,6 +66,10 @@ void Reads::done(Io& io, Frame& frame) noexcept {
         if (slow) set_.events.raise(EventKind::target, fmt::format("{} is slow: a read takes {} us", set_.leg_name(*slow), set_.legs[*slow].latency / 1000));
     }
     const bool not_asked_here = io.op == Op::extent_status && io.status == IoStatus::unsupported;
+    if (waits(io)) [[unlikely]] {
+        waiting_.push_back(io);
+        return;
+    }
     if (io.status == IoStatus::ok || not_asked_here) [[likely]] {
         if (leg != set_.legs.source() && being_written(io)) [[unlikely]] {
             send(io, set_.legs.source(), 0);

@@ -18,12 +18,15 @@ class Reads {
     // A read, or a question about an extent, within one region. It comes back to `layer`, which hands it to done().
     Mapped map(Io& io) noexcept;
     void done(Io& io, Frame& frame) noexcept;
+    // It is settled which leg is the source.
+    void go_on() noexcept;
     std::uint64_t repaired() const noexcept { return repaired_; }    // places rewritten and read back
 
   private:
     static constexpr unsigned kTimed = 8;          // one of so many reads of a leg is timed
     static constexpr unsigned kRepairs = 8;        // under way at once; what is more is repaired when it is read again
 
+    bool waits(const Io& io) noexcept;
     LegMask having(const Io& io) noexcept;
     RegionEntry* being_written(const Io& io) noexcept;    // its region, if a write under way overlaps it
     void push(Io& io, unsigned leg, LegMask tried) noexcept;
@@ -36,6 +39,7 @@ class Reads {
     Writes& writes_;
     Failures& failures_;
     Layer& layer_;
+    List<Io> waiting_;    // until it is settled which leg is the source
     unsigned repairs_ = 0;
     std::uint64_t repaired_ = 0;
 };

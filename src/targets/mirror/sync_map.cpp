@@ -12,6 +12,17 @@ void SyncMap::start() {
     have_count_.assign(legs_.count(), 0);
 }
 
+void SyncMap::log_resumed() noexcept {
+    for (unsigned leg = 0; leg < legs_.count(); ++leg) {
+        for (std::size_t word = 0; have_count_[leg] != 0 && word < have_[leg].size(); ++word) {
+            for (std::uint64_t bits = have_[leg][word]; bits != 0; bits &= bits - 1) {
+                const Region region{word * 64 + static_cast<unsigned>(std::countr_zero(bits))};
+                if (in_sync(region)) set(leg, region, false);
+            }
+        }
+    }
+}
+
 void SyncMap::trust_source_only() noexcept {
     for (unsigned leg = 0; leg < legs_.count(); ++leg) {
         if (have_count_[leg] != 0) std::fill(have_[leg].begin(), have_[leg].end(), 0);

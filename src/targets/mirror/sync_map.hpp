@@ -17,7 +17,9 @@ class SyncMap {
     SyncMap(Legs& legs, dirty_log::DirtyLog& log, RegionTable& regions) noexcept : legs_{legs}, log_{log}, regions_{regions} {}
     // After the log is loaded.
     void start();
-    // After the log is resumed: where regions are out of sync the source leg alone counts.
+    // The log was read again: forgets what it says to be in sync now.
+    void log_resumed() noexcept;
+    // Where regions are out of sync the source leg alone counts.
     void trust_source_only() noexcept;
 
     bool in_sync(Region region) const noexcept { return log_.in_sync(region) == dirty_log::Answer::yes; }

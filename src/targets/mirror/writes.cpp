@@ -11,7 +11,7 @@ void Write::flushed(IoStatus s) noexcept { owner.flushed(*this, s); }
 
 void Writes::start(Io& io) noexcept {
     if (failures_.holds()) [[unlikely]] {
-        failures_.hold_unsent(io);
+        failures_.hold(io);
         return;
     }
     ++set_.foreground;
@@ -41,7 +41,7 @@ void Writes::flushed(Write& write, IoStatus status) noexcept {
     if (failures_.holds_without_log()) {
         --set_.foreground;
         writes_.give(write);
-        failures_.hold_unsent(io);
+        failures_.hold(io);
     } else {
         end(write, status, true);
     }
@@ -176,24 +176,20 @@ void Writes::answered(Write& write) noexcept {
         if (!claims_.empty()) [[unlikely]] wake_claims(write.io.extent);
         set_.regions.leave(*entry);
     }
-    settle(write, status, false);
+    settle(write, status);
 }
 
-void Writes::acknowledge(Io& io) noexcept {
-    ++set_.foreground;
-    settle(writes_.take(*this, io), IoStatus::ok, true);
-}
-
-// All legs have answered, and `status` is what it comes to. `later`: nothing may end inside this call.
-void Writes::settle(Write& write, IoStatus status, bool later) noexcept {
+// All legs have answered, and `status` is what it comes to.
+void Writes::settle(Write& write, IoStatus status) noexcept {
     if (status == IoStatus::ok && failures_.unsettled()) [[unlikely]] {
         write.acknowledging = true;
         failures_.settle(write);
         return;
     }
-    conclude(write, status, later);
+    conclude(write, status, false);
 }
 
+// `later`: nothing may end inside this call.
 void Writes::conclude(Write& write, IoStatus status, bool later) noexcept {
     const bool degraded = write.failed != 0 && status == IoStatus::ok && failures_.holds();
     const bool unrecorded = write.acknowledging && status != IoStatus::ok && failures_.holds_without_log();
@@ -204,7 +200,7 @@ void Writes::conclude(Write& write, IoStatus status, bool later) noexcept {
     Io& io = write.io;
     --set_.foreground;
     writes_.give(write);
-    failures_.hold_done(io);
+    failures_.hold(io);
 }
 
 void Writes::end(Write& write, IoStatus status, bool later) noexcept {

@@ -64,8 +64,6 @@ class Writes final : Layer {
 
     // A request of the device: a write, zeroes or a discard within one region, or a flush. Ends it, later.
     void start(Io& io) noexcept;
-    // It was done long ago, and its answer held back: ends it well once all that is to be known after a crash is durable.
-    void acknowledge(Io& io) noexcept;
     // For failures: what was to be known after a crash is durable, or could not be made so.
     void settled(Write& write, IoStatus status) noexcept { conclude(write, status, true); }
     // Whether a write under way touches these sectors of the region.
@@ -80,7 +78,7 @@ class Writes final : Layer {
     LegMask targets(RegionEntry& entry) noexcept;
     void on_complete(Io& child, Frame& frame) noexcept override;
     void answered(Write& write) noexcept;
-    void settle(Write& write, IoStatus status, bool later) noexcept;
+    void settle(Write& write, IoStatus status) noexcept;
     void conclude(Write& write, IoStatus status, bool later) noexcept;
     void end(Write& write, IoStatus status, bool later) noexcept;
     void wake(RegionEntry& entry) noexcept;
