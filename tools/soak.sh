@@ -28,7 +28,7 @@ part_sanitizers() {
     for preset in asan tsan; do
         cmake --preset $preset -DUDM_SANITIZE_ALL=ON >/dev/null && ninja -C build/$preset -j "$jobs" || { rc=1; continue; }
         ctest --test-dir build/$preset -j "$jobs" --timeout 3600 --output-on-failure || rc=1
-        UDM_BIN=$PWD/build/$preset/bin UDM_SLOW=10 ASAN_OPTIONS=detect_stack_use_after_return=1 TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+        UDM_BIN=$PWD/build/$preset/bin UDM_SANITIZER=$preset ASAN_OPTIONS=detect_stack_use_after_return=1 TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
             $python -m pytest -q -ra -p no:cacheprovider test/conformance test/system || rc=1
         cmake --preset $preset -DUDM_SANITIZE_ALL=OFF >/dev/null # as ./dev test has it
     done

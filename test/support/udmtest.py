@@ -18,6 +18,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.environ.get("UDM_BIN", os.path.join(ROOT, "build/release/bin"))
 
 
+# asan or tsan where the programs are built with that (tools/soak.sh): what a test says of memory or of limits is not true of those.
+SANITIZER = os.environ.get("UDM_SANITIZER", "")
+
+
 def program(name):
     path = os.path.join(BIN, name)
     assert os.access(path, os.X_OK), f"{path} is not there: ./dev build"

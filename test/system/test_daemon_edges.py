@@ -147,6 +147,8 @@ def test_names_and_numbers_survive_clients_that_create_and_remove_at_once(folder
         assert daemon.rpc("daemon.status")["warnings"] == []
 
 
+# UBSan tells a good pointer from a bad one by a pipe, and takes it for bad where no descriptor is left for one.
+@pytest.mark.skipif(udmtest.SANITIZER == "asan", reason="UBSan itself wants descriptors")
 @pytest.mark.parametrize("limit", [64, 65])
 def test_a_stop_ends_the_clients_that_the_last_descriptors_went_to(folder, limit):
     daemon = udmtest.Daemon(folder)

@@ -7,7 +7,7 @@ import statistics
 import time
 
 import pytest
-from udmtest import Daemon, RpcError, let_time_pass, wait_until
+from udmtest import SANITIZER, Daemon, RpcError, let_time_pass, wait_until
 
 COUNT = int(os.environ.get("UDM_SNAPSHOTS", "1000"))
 EDGE = 100
@@ -77,7 +77,7 @@ def test_a_fleet_of_snapshots_stays_small_and_quick(fleet):
     let_time_pass(BUFFERS_TRIMMED_S)
     each = (rss_kib(pid) - fleet.rss_before) / COUNT
     print(f"memory of an idle one: {each:.1f} KiB")
-    assert each < 64
+    assert SANITIZER or each < 64
 
     for command in (["udm", "ls"], ["udm", "snapshot", "list"], ["udmsetup", "ls"], ["udmsetup", "info"], ["udmsetup", "status"],
                     ["udmsetup", "table"]):
