@@ -343,61 +343,76 @@ void Merging::look(const RecordPtr& record) {
     }
 }
 
-// The state after the tables: until then it says a merge with nothing left to merge, which is the same.
+// The state first: all is merged, so that both tables show the same, whichever a crash leaves; and what the state cannot take
+// is not begun.
 void Merging::finish(const RecordPtr& record, const Json& noted) {
     Registry& registry = devices_.registry();
     const RecordPtr still = noted.contains("still") ? find_minor(registry, noted["still"]) : nullptr;
     const auto lines = lines_of_json(noted["then"]);
     const auto minors = noted["minors"].is_null() ? std::map<std::string, std::uint32_t>{}
                                                   : noted["minors"].get<std::map<std::string, std::uint32_t>>();
+    // What the image that goes stands on may be a still image, too; by its number, since it may have another name now.
+    const auto known = still ? minors.find(snapshot_base(lines[0])) : minors.end();
+    const RecordPtr below = known != minors.end() ? find_minor(registry, known->second) : nullptr;
     bool read_only = false;
     {
         const std::lock_guard lock{registry.mutex};
         read_only = record->live && record->live->read_only;
     }
     devices_.load_step(record, lines, read_only, minors);
-    try {
-        devices_.suspend_step(*record, {});
-        if (still) devices_.suspend_step(*still, {});    // its store moves to the layer
-        devices_.resume_step(record);
-    } catch (...) {    // back to the merge, which has nothing left to do: the volume must not hang
-        if (still) attempt("resuming", still, [&] { devices_.resume_step(still); });
-        attempt("resuming", record, [&] {
-            bool swapped = false;
-            {
-                const std::lock_guard lock{registry.mutex};
-                swapped = !record->inactive;
-            }
-            if (!swapped) devices_.clear_step(*record);
-            devices_.resume_step(record);
-        });
-        throw;
-    }
-    std::vector<State::Change> changes;
+    Json of_record, of_below;
     {
         const std::lock_guard lock{registry.mutex};
+        of_record = record->snapshot;
         record->merging = nullptr;
         if (still && record->snapshot.is_object()) {    // it has the store of the image that goes
             record->snapshot["cow"] = still->snapshot.value("cow", "");
             record->snapshot["made"] = still->snapshot.value("made", false);
         }
+        if (below) of_below = below->snapshot;
+        if (below && below->snapshot.is_object() && below->snapshot.contains("layer")) below->snapshot["layer"] = record->minor;
     }
-    changes.push_back(devices_.change_of(*record));
-    // A still image, too; by its number, since it may have another name now.
-    const auto known = still ? minors.find(snapshot_base(lines[0])) : minors.end();
-    if (const RecordPtr below = known != minors.end() ? find_minor(registry, known->second) : nullptr) {
+    bool committed = false;
+    try {
+        std::vector<State::Change> changes{devices_.change_of(*record, true)};
+        if (below) changes.push_back(devices_.change_of(*below));
+        if (still) {
+            for (State::Change& each : devices_.changes_at_removal(*still)) changes.push_back(std::move(each));
+        }
+        devices_.commit(changes);
+        committed = true;
+        devices_.suspend_step(*record, {});
+        if (still) devices_.suspend_step(*still, {});    // its store moves to the layer
+        devices_.resume_step(record);
+    } catch (...) {    // back to the merge, which has nothing left to do: the volume must not hang
+        bool swapped = false;
         {
             const std::lock_guard lock{registry.mutex};
-            if (below->snapshot.is_object() && below->snapshot.contains("layer")) below->snapshot["layer"] = record->minor;
+            swapped = !record->inactive;
+            if (!swapped) {
+                record->merging = noted;
+                record->snapshot = of_record;
+                if (below) below->snapshot = of_below;
+            }
         }
-        changes.push_back(devices_.change_of(*below));
+        if (still) attempt("resuming", still, [&] { devices_.resume_step(still); });
+        attempt("resuming", record, [&] {
+            if (!swapped) devices_.clear_step(*record);
+            devices_.resume_step(record);
+        });
+        if (committed && !swapped) {
+            std::vector<State::Change> changes{devices_.change_of(*record)};
+            for (const RecordPtr& each : {below, still}) {
+                if (each) changes.push_back(devices_.change_of(*each));
+            }
+            attempt("taking it back", record, [&] { devices_.commit(changes); });
+        }
+        throw;
     }
     if (still) {
         registry.begin_removal(*still);
-        for (State::Change& each : devices_.changes_at_removal(*still)) changes.push_back(std::move(each));
+        devices_.finish_removal(*still);
     }
-    devices_.commit(changes);
-    if (still) devices_.finish_removal(*still);
     if (const std::string cow = noted.value("cow", ""); noted.value("made", false) && !cow.empty()) {
         ::unlink(cow.c_str());
         devices_.lost_stores().forget_words(cow);

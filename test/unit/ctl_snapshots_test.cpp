@@ -355,6 +355,32 @@ TEST_F(Taking, AMergeThatCannotEndLeavesTheVolumeInUse) {
     EXPECT_EQ(read("vol", 0), 'B');
 }
 
+TEST_F(Taking, AMergeWhoseEndTheStateCannotTakeEndsWhenItCan) {
+    create("vol", plain);
+    take({"vol"}, true, "a");
+    ASSERT_EQ(write("vol", 0, 'B'), IoStatus::ok);
+    std::binary_semaphore go_on{0};
+    devices->worker().post([&] { go_on.acquire(); });
+    snapshots->drop(named("a"));
+    while (!has_metadata_only(devices->status(named("vol-live"), false)[0]["text"].get<std::string>())) std::this_thread::yield();
+    {
+        const FullState full{*state};
+        go_on.release();
+        settle();
+        EXPECT_EQ(info("a")["state"], "active");    // not half gone
+        EXPECT_EQ(info("vol-live")["inactive_table"], false);
+        EXPECT_EQ(read("vol", 0), 'B');
+    }
+    devices->suspend(named("vol-live"), false);
+    devices->resume(named("vol-live"));    // which tries again
+    while (files() != 0) std::this_thread::yield();
+    EXPECT_FALSE(devices->registry().try_find(named("a")));
+    EXPECT_EQ(read("vol", 0), 'B');
+    restart();
+    EXPECT_EQ(read("vol", 0), 'B');
+    EXPECT_EQ(devices->registry().size(), 2u);
+}
+
 TEST_F(Taking, AVolumeThatIsRemovedDuringItsMergeGoesWhenThatIsDone) {
     create("vol", plain);
     take({"vol"}, true, "a");
