@@ -71,6 +71,7 @@ TEST(LogQueueTest, EndsThoughAWriteNeverDoes) {
     EXPECT_TRUE(paper->lines.empty());
     paper->go_on.release();
     while (paper.use_count() != 1) std::this_thread::yield();    // the thread is gone
+    const std::lock_guard lock{paper->mutex};
     EXPECT_EQ(paper->lines.size(), 1u);
 }
 
