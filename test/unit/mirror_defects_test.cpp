@@ -414,6 +414,22 @@ TEST_F(MirrorDefects, M30_WhereTheNewSourceCannotBeRecordedTheOldOneStays) {
     EXPECT_TRUE(comes_in_sync(again));
 }
 
+TEST_F(MirrorDefects, M30_ReadsGoOnWhenTheSourceMovedWithoutAWrite) {
+    for (const char* log_words : {"disk 3 log 1024 nosync", "core 2 1024 nosync"}) {
+        Device& m = make_in_sync(2, "2 handle_errors keep_log", log_words);
+        EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);
+        leg(0).add_fault(broken(op_bit(Op::flush)));    // the one before the region becomes clean
+        ASSERT_TRUE(w.reactor.run_until([&] { return detail(m, "source_leg") == 1; }));
+        EXPECT_EQ(w.read(m, 0, 8), 0x21);
+        EXPECT_TRUE(w.suspend(m));
+        remove(m);
+        w.opener.remove("leg0");
+        w.opener.remove("leg1");
+        w.opener.remove("log");
+        w.opener.remove("m");
+    }
+}
+
 TEST_F(MirrorDefects, M30_TheSourceIsFoundInAnotherOrder) {
     Device& m = make_in_sync(3, "2 handle_errors keep_log");
     leg(0).add_fault(broken());

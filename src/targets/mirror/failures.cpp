@@ -48,14 +48,16 @@ IoStatus Failures::judge(LegMask sent, LegMask failed, LegMask refused, IoStatus
     }
     for_each_leg(failed, [&](unsigned leg) { tell(leg, kind, status); });
     const LegMask done = without(without(sent, failed), refused) & set_.legs.alive();
+    bool moves = false;
     if ((failed & source) != 0) {
-        const auto next = next_source(done);
+        const auto next = closing_ ? std::nullopt : next_source(done);
         if (!next) {    // it failed on all that have everything: what the source has there counts
             if (region) set_.map.lose(*region, others);
             resync_.look_again();
             return status;
         }
         set_.legs.set_source(*next);
+        moves = true;
     } else if (done == 0) {
         if (region) set_.map.lose(*region, others);
         resync_.look_again();
@@ -63,6 +65,7 @@ IoStatus Failures::judge(LegMask sent, LegMask failed, LegMask refused, IoStatus
     }
     for_each_leg(failed, [&](unsigned leg) { goes_away(leg); });
     if (region) set_.map.lose(*region, static_cast<LegMask>(failed | refused));
+    if (moves) start_settling();    // reads may wait for it, and nobody else
     return refused != 0 ? IoStatus::unsupported : IoStatus::ok;
 }
 
@@ -112,19 +115,23 @@ void Failures::goes_away(unsigned leg) noexcept {
 void Failures::settle(Write& write) noexcept {
     write.failures = count_;
     settling_.push_back(write);
+    start_settling();
+}
+
+void Failures::start_settling() noexcept {
     if (std::exchange(settles_, true)) return;
     set_.jobs.begin();
     set_.env.reactor.jobs().spawn(settle_all());
 }
 
 Job<void> Failures::settle_all() {
-    while (!settling_.empty()) {
+    do {
         auto settling = settle_now();
         const IoStatus status = co_await settling;
         List<Write> ready;
         while (!settling_.empty() && (status != IoStatus::ok || settling_.front().failures <= settled_)) ready.push_back(settling_.pop_front());
         while (Write* write = ready.pop_front_or_null()) writes_.settled(*write, status);
-    }
+    } while (!settling_.empty() || source_moves());
     settles_ = false;
     set_.jobs.end();
 }
@@ -200,7 +207,7 @@ void Failures::drop_record() noexcept {
 
 void Failures::resumed() noexcept {
     for (unsigned leg = 0; leg < set_.legs.count(); ++leg) set_.legs.set_away(leg, false);
-    hold_over_ = false;
+    hold_over_ = closing_ = false;
     const auto& record = set_.log->leg_record();
     if (record && set_.env.chaos.keeps("mirror.source_recorded")) set_.legs.set_source(recorded_source(*record));
     durable_source_ = set_.legs.source();

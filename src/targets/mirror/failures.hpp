@@ -58,6 +58,8 @@ class Failures final {
     // The log was read: takes the source from its record; legs that were away are tried again.
     void resumed() noexcept;
     void stop() noexcept;    // timers
+    // Nothing is under way any more: the source stays what it is until the log is resumed.
+    void close() noexcept { closing_ = true; }
     // All regions are in sync, for the first time since some were not.
     void in_sync() noexcept;
     // Once all legs have everything again, any may be the source after a restart.
@@ -93,6 +95,7 @@ class Failures final {
     std::optional<unsigned> next_source(LegMask of) const noexcept;
     void tell(unsigned leg, LegError error, IoStatus status) noexcept;
     void goes_away(unsigned leg) noexcept;
+    void start_settling() noexcept;
     Job<void> settle_all();
     void record() noexcept;
     void take_source_back() noexcept;
@@ -112,6 +115,7 @@ class Failures final {
     Resync& resync_;
     std::uint64_t count_ = 0, settled_ = 0;    // failures that must be known after a crash; those that are
     unsigned durable_source_ = 0;
+    bool closing_ = false;
     bool settles_ = false;                     // settle_all() runs
     List<Write> settling_;
     std::array<ReturnTimer, kLegsMax> returns_;

@@ -85,6 +85,7 @@ Job<void> Mirror::postsuspend(SuspendFlags) {
         auto settling = failures_.settle_now();
         static_cast<void>(co_await settling);
     }
+    failures_.close();
     failures_.drop_record();
     auto committing = set_.log->postsuspend();
     auto committed = co_await committing;
