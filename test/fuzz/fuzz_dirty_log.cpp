@@ -2,7 +2,7 @@
 // not trusted is not written; one that is says again what it said when it is loaded again, and keeps what is noted.
 //
 // Input: byte 0 options (bits 0-1: word; bit 2: blocks of 4 KiB; bit 3: regions of 16 sectors; bit 4: a good header, the input is note and
-// bitmap; bit 5: and a good note; bits 6-7: 20, 300, 30,000 or 60,000 regions), then bytes of the device.
+// bitmap; bit 5: and a good note; bits 6-7: 20, 300, 3,000 or 26,000 regions, the last in two blocks), then bytes of the device.
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -96,7 +96,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     SimDisk::Options disk;
     disk.limits.size = {kDevice};
     disk.limits.logical_block = (options & 4) != 0 ? 4096 : 512;
-    static constexpr std::uint64_t kCounts[] = {20, 300, 30'000, 60'000};
+    static constexpr std::uint64_t kCounts[] = {20, 300, 3'000, 26'000};
     World world{disk, kCounts[options >> 6], (options & 8) != 0 ? 16U : 8U};
     if ((options & 3) == 1) world.words.emplace_back("sync");
     if ((options & 3) == 2) world.words.emplace_back("nosync");
@@ -135,7 +135,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::uint64_t last = world.regions - 1;
     const IoStatus marked = world.log->mark({last}) ? IoStatus::ok : world.flush();
     ASSERT(marked == IoStatus::ok);
-    while (const RegionRun run = world.sim.reactor.run(world.log->resync_work({64}))) {
+    while (const RegionRun run = world.sim.reactor.run(world.log->resync_work({4096}))) {
         for (std::uint64_t r = run.first.v; r < run.end().v; ++r) {
             world.log->set_sync({r}, true);
             world.log->clear({r});

@@ -8,7 +8,7 @@
 // The rule the log exists for: a write reaches a leg only when its region is dirty durably, and a region becomes clean only
 // after all its writes have ended and the legs were flushed. How the mirror keeps it:
 //
-//   write to a region in sync:   if (!log.mark(region)) { log.flush(waiter); wait; }   then write to all legs
+//   write to a region:           if (!log.mark(region)) { log.flush(waiter); wait; }   then write to the legs
 //   its last write has ended:    log.clear(region)                                      nothing to wait for
 //   a write failed on a leg:     log.set_sync(region, false); log.record(…); if (!log.settled()) { log.flush(waiter); wait; }
 //   a region was copied:         log.set_sync(region, true); log.clear(region)
@@ -61,7 +61,8 @@ struct Found {
         fresh,         // no log was there; one is now. All regions in sync with `nosync`, else none
         trusted,       // what was recorded counts
         distrusted,    // unreadable or unknown, and left as it was (decision 7): all regions are out of sync and stay so,
-                       // resync_work() gives none, and marks fail, until start_anew() or another resume()
+                       // resync_work() gives none, and marks fail, until start_anew() or another resume(). No write may be acknowledged
+                       // then, not even one to the source leg alone: the log may be readable tomorrow and say that all is clean
     };
     Kind kind = Kind::fresh;
     std::string why;    // distrusted, or trusted in part (the volume has grown): what and why, for people
@@ -96,7 +97,7 @@ class DirtyLog {
       public:
         // ok: all that was noted when flush() was called is durable, or was taken back since. Else the log could not be written:
         // no mark that was missing may be relied on, and a write that needs it must not reach a leg as if it were in sync (M5, M22). Asking
-        // again tries again. May be called from any task or completion, never from inside a member of the log.
+        // again tries again. Called from a task or a completion, never from inside a member of the log; may call the log itself.
         virtual void flushed(IoStatus status) noexcept = 0;
         std::uint64_t wanted = 0;    // the log's own
 
