@@ -72,7 +72,7 @@ struct Tool {
         if (const auto& legs_record = log->leg_record()) {
             record = fmt::format(R"({{"legs": {}, "source": {}, "failed": {}}})", legs_record->leg_count, legs_record->source, legs_record->failed);
         }
-        static constexpr const char* kKinds[] = {"fresh", "trusted", "distrusted"};
+        static constexpr const char* kKinds[] = {"fresh", "trusted", "distrusted", "unreadable"};
         fmt::print("{{\"found\": \"{}\", \"why\": \"{}\", \"in_sync\": {}, \"regions\": {}, \"out\": [{}], \"record\": {}, \"info\": \"{}\"}}\n",
                    kKinds[static_cast<unsigned>(found.kind)], found.why, log->sync_count().v, log->region_count().v, out, record, log->info());
     }

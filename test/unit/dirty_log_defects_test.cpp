@@ -105,7 +105,7 @@ TEST_F(LogDefects, M18_ALogThatCannotBeReadIsReportedAndLeftAlone) {
     device->fail_always(op_bit(Op::read));
     auto found = start(100, "nosync");
     ASSERT_TRUE(found);
-    EXPECT_EQ(found->kind, Found::Kind::distrusted);
+    EXPECT_EQ(found->kind, Found::Kind::unreadable);
     EXPECT_EQ(found->why, "log device log: cannot read it: io_error");
     EXPECT_EQ(log->sync_count().v, 0U);
     EXPECT_EQ(owner.events, (std::vector<std::string>{"log device failed"}));
@@ -114,6 +114,30 @@ TEST_F(LogDefects, M18_ALogThatCannotBeReadIsReportedAndLeftAlone) {
     device->clear_faults();
     ASSERT_TRUE(start(100));
     EXPECT_EQ(log->sync_count().v, 100U);
+}
+
+TEST_F(LogDefects, M18_WhatIsReadIsFlushedBeforeItIsReliedOn) {
+    disk(64);
+    begin(100, "nosync");
+    device->fail_always(op_bit(Op::flush));
+    EXPECT_FALSE(log->mark({6}));
+    EXPECT_NE(flush(), IoStatus::ok);
+    EXPECT_FALSE(clean_on_disk(6));    // as a reader sees it
+    stop();
+    auto found = start(100);
+    ASSERT_FALSE(found);               // it can't be flushed: nothing that was read may be relied on
+    EXPECT_EQ(log->health(), Health::flush_failed);
+    EXPECT_FALSE(in_sync(6));
+    EXPECT_FALSE(log->mark({6}));
+    EXPECT_NE(flush(), IoStatus::ok);
+    device->clear_faults();
+    EXPECT_EQ(flush(), IoStatus::ok);
+    EXPECT_TRUE(log->mark({6}));
+    stop();
+    const std::uint64_t before = flushes();
+    begin(100);
+    EXPECT_EQ(flushes(), before + 1);
+    EXPECT_TRUE(log->mark({6}));
 }
 
 TEST_F(LogDefects, M21_NothingIsDirtyAfterAShortRest) {

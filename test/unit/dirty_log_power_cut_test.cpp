@@ -46,7 +46,11 @@ class Life final : public Owner {
             for (std::uint64_t steps = random_.below(most); steps > 0 && trouble_.empty(); --steps) {
                 if (!timeline_.step()) break;
             }
-            cut();
+            if (!random_.below(3) && restart()) {
+                ++restarts;
+            } else {
+                cut();
+            }
             if (word_ == "sync" && created_) word_ = random_.below(2) == 0 ? "nosync" : "";
             if (word_ == "sync" && random_.below(4) != 0) word_ = "";    // what was begun must do
             if (random_.below(3) == 0) regions_ = 20 + random_.below(200);
@@ -55,7 +59,7 @@ class Life final : public Owner {
         disk_->clear_faults();
         return trouble_;
     }
-    std::uint64_t acknowledged = 0, cuts = 0, writes = 0;
+    std::uint64_t acknowledged = 0, cuts = 0, writes = 0, restarts = 0;
 
   private:
     struct RegionTruth {
@@ -95,9 +99,40 @@ class Life final : public Owner {
         reactor_.reset();
         for (RegionTruth& region : truth_) region.writing = region.writing != 0;
     }
+    // An orderly end, whatever comes of it; the disk's cache stays as it is. False: something hangs.
+    bool restart() {
+        leaving_ = true;
+        const Nanoseconds limit = timeline_.now() + 10 * kSecond;
+        while (jobs_ != 0 && timeline_.step_until(limit)) {}
+        bool stopped = false;
+        if (jobs_ == 0) reactor_->jobs().spawn(stop(&stopped));
+        while (!stopped && timeline_.step_until(limit)) {}
+        leaving_ = false;
+        if (!stopped) {
+            trouble_ = "it does not stop";
+            return false;
+        }
+        log_.reset();
+        opener_.reset();
+        reactor_.reset();
+        return true;
+    }
+    Job<void> stop(bool* stopped) {
+        auto pre = log_->presuspend();
+        co_await pre;
+        auto post = log_->postsuspend();
+        static_cast<void>(co_await post);
+        *stopped = true;
+    }
+    struct Running {    // a job
+        Life& life;
+        explicit Running(Life& l) : life{l} { ++life.jobs_; }
+        ~Running() { --life.jobs_; }
+    };
     bool may_differ(const RegionTruth& region) const { return region.writing != 0 || region.last_end > legs_flushed_; }
 
     Job<void> run() {
+        const Running running{*this};
         auto loading = log_->load(this);
         auto loaded = co_await loading;
         ASSERT(loaded);
@@ -142,7 +177,8 @@ class Life final : public Owner {
         co_await nap;
     }
     Job<void> writer() {
-        while (!quiet_) {
+        const Running running{*this};
+        while (!quiet_ && !leaving_) {
             const std::uint64_t r = random_.below(2) == 0 ? random_.below(8) : random_.below(regions_);
             if (log_->in_sync({r}) != Answer::yes) {
                 auto pause = some_time(300'000);
@@ -177,9 +213,11 @@ class Life final : public Owner {
         }
     }
     Job<void> resyncer() {
+        const Running running{*this};
         for (;;) {
             auto pause = some_time(2'000'000);
             co_await pause;
+            if (leaving_) co_return;
             if (quiet_ && log_->sync_count() == log_->region_count()) co_return;
             auto asking = log_->resync_work({1 + random_.below(16)});
             const RegionRun work = co_await asking;
@@ -195,7 +233,8 @@ class Life final : public Owner {
         }
     }
     Job<void> recorder() {
-        while (!quiet_) {
+        const Running running{*this};
+        while (!quiet_ && !leaving_) {
             auto pause = some_time(6'000'000);
             co_await pause;
             if (log_->sync_count() == log_->region_count()) {
@@ -215,10 +254,11 @@ class Life final : public Owner {
         }
     }
     Job<void> breaker() {
-        while (!quiet_) {
+        const Running running{*this};
+        while (!quiet_ && !leaving_) {
             auto pause = some_time(8'000'000);
             co_await pause;
-            if (quiet_) co_return;
+            if (quiet_ || leaving_) co_return;
             if (random_.below(2) == 0) disk_->fail_nth(1 + random_.below(3), DiskFault::kWrites);
             if (random_.below(3) == 0) legs_fail_ = true;
         }
@@ -272,7 +312,8 @@ class Life final : public Owner {
     std::unique_ptr<DirtyLog> log_;
     std::uint64_t regions_ = 0;
     std::string word_, trouble_;
-    bool created_ = false, quiet_ = false, legs_fail_ = false;
+    bool created_ = false, quiet_ = false, legs_fail_ = false, leaving_ = false;
+    unsigned jobs_ = 0;
     std::uint64_t order_ = 0, legs_flushed_ = 0;
     std::vector<RegionTruth> truth_;
     std::uint64_t known_ = 0;    // regions that were there all the time
@@ -281,17 +322,18 @@ class Life final : public Owner {
 };
 
 TEST(DirtyLogPowerCuts, NothingThatMayDifferIsEverTakenForInSync) {
-    std::uint64_t acknowledged = 0, cuts = 0, writes = 0;
+    std::uint64_t acknowledged = 0, cuts = 0, writes = 0, restarts = 0;
     for (std::uint64_t seed = 1; seed <= 1000; ++seed) {
         Life life{seed, ""};
         ASSERT_EQ(life.live(), "") << "seed " << seed;
         acknowledged += life.acknowledged;
         cuts += life.cuts;
         writes += life.writes;
+        restarts += life.restarts;
     }
     EXPECT_GT(acknowledged, 10'000U);
     RecordProperty("writes", std::to_string(writes));
-    std::printf("%lu cuts, %lu writes, %lu acknowledged failures and records\n", cuts, writes, acknowledged);
+    std::printf("%lu cuts, %lu restarts, %lu writes, %lu acknowledged failures and records\n", cuts, restarts, writes, acknowledged);
 }
 
 class DirtyLogCares : public ::testing::TestWithParam<const char*> {};

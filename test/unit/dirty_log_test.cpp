@@ -132,6 +132,10 @@ TEST_F(DirtyLogRest, ARegionAtRestBecomesCleanAfterTheLegsWereFlushedAndNotBefor
     EXPECT_FALSE(clean_on_disk(6));    // still written to
     EXPECT_EQ(log->next_dirty({0}), Region{6});
     EXPECT_EQ(log->next_dirty({7}), std::nullopt);
+    EXPECT_EQ(log->next_dirty_in_sync({0}), Region{6});
+    log->set_sync({6}, false);
+    EXPECT_EQ(log->next_dirty_in_sync({0}), std::nullopt);
+    EXPECT_EQ(log->next_dirty({0}), Region{6});
 }
 
 TEST_F(DirtyLogRest, RegionsWrittenAgainAndAgainStayDirtyWithoutLogWrites) {

@@ -60,12 +60,14 @@ struct Found {
     enum class Kind : std::uint8_t {
         fresh,         // no log was there; one is now. All regions in sync with `nosync`, else none
         trusted,       // what was recorded counts
-        distrusted,    // unreadable or unknown, and left as it was (decision 7): all regions are out of sync and stay so,
+        distrusted,    // unknown or damaged, and left as it was (decision 7): all regions are out of sync and stay so,
                        // resync_work() gives none, and marks fail, until start_anew() or another resume(). No write may be acknowledged
-                       // then, not even one to the source leg alone: the log may be readable tomorrow and say that all is clean
+                       // then, not even one to the source leg alone: the log may be understood tomorrow and say that all is clean
+        unreadable,    // the device does not answer: as distrusted. What it has may name another leg as the source, so nobody
+                       // knows which data are the newest: not even reads should be served
     };
     Kind kind = Kind::fresh;
-    std::string why;    // distrusted, or trusted in part (the volume has grown): what and why, for people
+    std::string why;    // distrusted, unreadable, or trusted in part (the volume has grown): what and why, for people
 };
 
 enum class Health : std::uint8_t {
@@ -79,7 +81,7 @@ class Owner {
   public:
     // Makes what was written to the legs before durable, on all legs in use. Called before regions become clean (M9) and
     // before a record is dropped. After an error the regions concerned stay dirty (M35); the mirror should then put every region that
-    // next_dirty() names out of sync, since the leg may have lost its writes.
+    // next_dirty_in_sync() names out of sync, since the leg may have lost its writes.
     virtual Job<IoStatus> flush_legs() = 0;
     // The health has become worse, once each way: for the event. `what` is a word or two.
     virtual void log_failed(std::string_view what) noexcept = 0;
@@ -112,7 +114,7 @@ class DirtyLog {
     // (decision 10). The owner outlives the log. Errors are the table's: bad_argument "log device %s too small: need %llu bytes".
     virtual Job<Result<void>> load(Owner* owner) = 0;
     // Reads the log, or makes one; before the first and after each suspension. Until then all regions are out of sync. An error
-    // (M18) says that the log could not be written: what was read counts, health() is `failed`, marks fail until a flush succeeds.
+    // (M18) says that the log could not be written or flushed: what was read counts, health() is `failed`, marks fail until a flush succeeds.
     virtual Job<Result<Found>> resume() = 0;
     // From here resync_work() gives no more. Marks and flushes still work.
     virtual Job<void> presuspend() = 0;
@@ -137,6 +139,9 @@ class DirtyLog {
     virtual Regions sync_count() const noexcept = 0;    // regions in sync
     // The first region from `from` on that is dirty, if there is one. (One that is being made clean no longer is.)
     virtual std::optional<Region> next_dirty(Region from) const noexcept = 0;
+
+    // The same, among regions that are in sync: what a leg may have lost that failed a flush.
+    virtual std::optional<Region> next_dirty_in_sync(Region from) const noexcept;
 
     // --- notes; in memory until flushed -------------------------------------------------------------------------
     // The region is about to be written. True: it is dirty durably, go ahead. False: flush() first. Call it for each write

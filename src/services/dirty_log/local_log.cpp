@@ -53,7 +53,7 @@ Job<Result<Found>> LocalLog::resume() {
     auto reading = disk_->read(&clean_);
     LogDisk::Read read = co_await reading;
     legs_ = device_legs_ = env_.chaos.keeps("dirty_log.source_record") ? read.legs : std::nullopt;
-    distrusted_ = read.found.kind == Found::Kind::distrusted;
+    distrusted_ = read.found.kind == Found::Kind::distrusted || read.found.kind == Found::Kind::unreadable;
     if (!env_.chaos.keeps("dirty_log.nosync_once") && word_ == SyncWord::nosync && !distrusted_) read.grown_from = 0;
     // What isn't known to be so on the device counts as clean there until it is written.
     if (distrusted_ || read.rewrite) {
@@ -64,10 +64,20 @@ Job<Result<Found>> LocalLog::resume() {
     whole_ = read.rewrite;
     IoStatus status = IoStatus::ok;
     if (distrusted_) {
-        worsen(Health::failed, read.failed ? "log device failed" : "log not usable");
+        worsen(Health::failed, read.found.kind == Found::Kind::unreadable ? "log device failed" : "log not usable");
     } else if (whole_) {
         auto turn = write_turn();
         status = co_await turn;
+    } else if (env_.chaos.keeps("dirty_log.flush_what_was_read")) {
+        // What was read may be in the device's cache only, of a write that failed or of a daemon that was killed: a power cut
+        // would bring back older bits, and an older record.
+        auto flushing = disk_->flush();
+        status = co_await flushing;
+        if (status != IoStatus::ok) {
+            worsen(Health::flush_failed, "log device flush failed");
+            device_clean_.set_all();
+            touched_.set_all();
+        }
     }
     if (status == IoStatus::ok && !distrusted_ && read.grown_from < regions_.v) {
         // What is new counts as in sync only after there is a log that says what is not: a crash before costs a copy.
@@ -223,6 +233,12 @@ void LocalLog::record(const std::optional<LegRecord>& legs) noexcept {
 
 std::optional<Region> LocalLog::next_dirty(Region from) const noexcept {
     const std::uint64_t found = Bitmap::find_in(from.v, regions_.v, [this](std::uint64_t w) { return ~clean_.word(w); });
+    if (found >= regions_.v) return {};
+    return Region{found};
+}
+
+std::optional<Region> LocalLog::next_dirty_in_sync(Region from) const noexcept {
+    const std::uint64_t found = Bitmap::find_in(from.v, regions_.v, [this](std::uint64_t w) { return sync_.word(w) & ~clean_.word(w); });
     if (found >= regions_.v) return {};
     return Region{found};
 }

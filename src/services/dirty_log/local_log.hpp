@@ -10,7 +10,7 @@
 // the period, all go at once (M21).
 //
 // Cares (port/chaos.hpp): dirty_log.flush, dirty_log.flush_legs, dirty_log.nosync_once, dirty_log.source_record,
-// dirty_log.bits_before_header, dirty_log.rewind. Sites: dirty_log.no_rest, dirty_log.short_run.
+// dirty_log.bits_before_header, dirty_log.rewind, dirty_log.flush_what_was_read. Sites: dirty_log.no_rest, dirty_log.short_run.
 #pragma once
 
 #include <memory>
@@ -35,6 +35,7 @@ class LocalLog final : public DirtyLog, Task, Timer {
     Answer in_sync(Region region) const noexcept override { return sync_.test(region.v) ? Answer::yes : Answer::no; }
     Regions sync_count() const noexcept override { return sync_count_; }
     std::optional<Region> next_dirty(Region from) const noexcept override;
+    std::optional<Region> next_dirty_in_sync(Region from) const noexcept override;
 
     bool mark(Region region) noexcept override;
     void clear(Region region) noexcept override;

@@ -105,8 +105,7 @@ Job<LogDisk::Read> LogDisk::read(Bitmap* clean) {
         auto reading = read_bytes(0, start.data(), start_bytes);
         const IoStatus status = co_await reading;
         if (status != IoStatus::ok) {
-            result.found = {Found::Kind::distrusted, fmt::format("log device {}: cannot read it: {}", words(), to_string(status))};
-            result.failed = true;
+            result.found = {Found::Kind::unreadable, fmt::format("log device {}: cannot read it: {}", words(), to_string(status))};
             clean->reset_all();
             co_return result;
         }
@@ -138,8 +137,7 @@ Job<LogDisk::Read> LogDisk::read(Bitmap* clean) {
     result.rewrite = fresh || asked || judged.regions != regions_.v || known == 0 || (judged.version == kVersionOfRecords && !judged.legs);
     auto bits = read_bits(known, clean);
     if (const IoStatus status = co_await bits; status != IoStatus::ok) {
-        result.found = {Found::Kind::distrusted, fmt::format("log device {}: cannot read its bitmap: {}", words(), to_string(status))};
-        result.failed = true;
+        result.found = {Found::Kind::unreadable, fmt::format("log device {}: cannot read its bitmap: {}", words(), to_string(status))};
         clean->reset_all();
     }
     co_return result;

@@ -34,9 +34,8 @@ class LogDisk {
     struct Read {
         Found found{};
         std::optional<LegRecord> legs{};
-        bool rewrite = false;         // write_all() before anything is written otherwise
+        bool rewrite = false;            // write_all() before anything is written otherwise
         std::uint64_t grown_from = 0; // with nosync: regions from here on are new and count as in sync; write_all() comes first
-        bool failed = false;          // the device does not answer
     };
     // Fills `clean` with what counts. Never writes.
     Job<Read> read(Bitmap* clean);

@@ -50,7 +50,7 @@ Job<Result<void>> Mirror::preresume() {
     auto found = co_await resuming;
     if (!found) {
         set_.events.raise(EventKind::target, "mirror log: " + found.error().message);
-    } else if (found->kind == dirty_log::Found::Kind::distrusted) {
+    } else if (found->kind == dirty_log::Found::Kind::distrusted || found->kind == dirty_log::Found::Kind::unreadable) {
         set_.events.raise(EventKind::target, fmt::format("mirror log is not trusted, and left as it is: {}; the message log_start_anew writes a new one", found->why));
     } else if (!found->why.empty()) {
         set_.events.raise(EventKind::target, "mirror log: " + found->why);
