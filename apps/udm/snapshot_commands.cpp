@@ -20,7 +20,7 @@ constexpr const char* kRedirected =
 struct Take {
     std::vector<std::string> origins;
     std::string cow_dir, size, chunk;
-    bool redirect = false, transient = false;
+    bool redirect = false, transient = false, reserve = false;
 
     void run(Context& context) const {
         Json params{{"origins", Json::array()}};
@@ -36,6 +36,7 @@ struct Take {
         if (!chunk.empty()) params["chunk"] = size_argument(chunk, "--chunk");
         if (transient) params["persistent"] = false;
         if (redirect) params["redirect"] = true;
+        if (reserve) params["reserve"] = true;
         const Json taken = context.call("snapshot.take", std::move(params),
                                         origins.size() == 1 ? "taking the snapshot" : "taking the snapshots");
         std::string text;
@@ -134,6 +135,8 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
     taking->add_option(
         "--size", take->size,
         "Most a store may take: 10G, or 20% of the origin (else all it could ever need; files are sparse)");
+    taking->add_flag("--reserve", take->reserve,
+                     "Take the stores' space on the disk now, all of --size: none is missing later, and writes cost less");
     taking->add_option("--chunk", take->chunk, "Unit of copying: 4K if not said");
     taking->add_flag(
         "--redirect", take->redirect,

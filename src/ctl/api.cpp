@@ -265,6 +265,7 @@ void Api::add_snapshot_methods() {
         const Json* persistent = p.any("persistent");
         request.persistent = !persistent || persistent->is_null() || p.flag("persistent");
         request.redirect = p.flag("redirect");
+        request.reserve = p.flag("reserve");
         p.end();
         return snapshots_.take(request);
     });

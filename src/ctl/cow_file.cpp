@@ -45,7 +45,7 @@ std::uint64_t cow_bytes(const std::optional<std::string>& wanted, Sectors origin
     return bytes;
 }
 
-void make_cow_file(const std::string& path, std::uint64_t bytes) {
+void make_cow_file(const std::string& path, std::uint64_t bytes, bool reserve) {
     const auto complain = [&](const char* what) {
         return Failure{error_from_errno(errno, fmt::format("{} {}", what, path))};
     };
@@ -57,8 +57,9 @@ void make_cow_file(const std::string& path, std::uint64_t bytes) {
                 fmt::format("{} exists already; name another file, or remove it if nobody needs it", path)};
         throw complain("cannot make");
     }
-    if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
-        const Failure why = complain("cannot make");
+    const auto size = static_cast<off_t>(bytes);
+    if (::ftruncate(file.get(), size) != 0 || (reserve && ::fallocate(file.get(), 0, 0, size) != 0)) {
+        const Failure why = complain(reserve ? "cannot make and give all its space to" : "cannot make");
         ::unlink(path.c_str());
         throw why;
     }

@@ -40,6 +40,7 @@ class Snapshots {
         std::uint64_t chunk = 4096;       // bytes
         bool persistent = true;
         bool redirect = false;
+        bool reserve = false;  // the space of the stores that are made, now
     };
     // All throw Failure.
     Json take(const Request& request);

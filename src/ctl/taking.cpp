@@ -246,7 +246,7 @@ void check_unused(Devices& devices, const std::string& cow) {
 }
 
 // Makes the store's file unless it is a device that is there already; true when it is ours.
-bool provide_store(Devices& devices, const std::string& cow, std::uint64_t bytes) {
+bool provide_store(Devices& devices, const std::string& cow, std::uint64_t bytes, bool reserve) {
     check_unused(devices, cow);
     if (find_mapped(devices.registry(), cow) || cow.starts_with("ram:")) return false;
     if (!cow.starts_with('/')) {
@@ -258,7 +258,7 @@ bool provide_store(Devices& devices, const std::string& cow, std::uint64_t bytes
         check_blank(cow);
         return false;
     }
-    make_cow_file(cow, bytes);
+    make_cow_file(cow, bytes, reserve);
     devices.lost_stores().forget_words(cow);
     devices.lost_stores().forget(devices.host().identify(cow));
     return true;
@@ -280,7 +280,7 @@ void Snapshots::Taking::prepare_copying(Volume& volume) {
         volume.base = words_for(volume.name + "-real");
     }
     volume.made = provide_store(devices_, volume.cow,
-                                cow_bytes(request_.size, volume.size, request_.chunk));
+                                cow_bytes(request_.size, volume.size, request_.chunk), request_.reserve);
     if (volume.made) files_.push_back(volume.cow);
     volume.snapshot = make(volume.snapshot_name);
     note(volume.snapshot,
@@ -337,7 +337,7 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
         devices_.resume_step(volume.snapshot);
     }
     volume.made = provide_store(devices_, volume.cow,
-                                cow_bytes(request_.size, volume.size, request_.chunk));
+                                cow_bytes(request_.size, volume.size, request_.chunk), request_.reserve);
     if (volume.made) files_.push_back(volume.cow);
     volume.layer = make(live_name);
     volume.base = words_for(still_name);

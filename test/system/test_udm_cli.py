@@ -403,7 +403,7 @@ def test_completion_knows_every_command(daemon, shell):
         assert offers("udm", "snapshot", "ta") == "take"
         assert offers("udm", "sna") == "snapshot"
         assert offers("udm", "show", "di") == "disk"
-        assert offers("udm", "snapshot", "take", "--re") == "--redirect"
+        assert offers("udm", "snapshot", "take", "--red") == "--redirect"
 
 
 def test_a_store_has_one_owner_also_when_the_second_lives_on_another_reactor(tmp_path):

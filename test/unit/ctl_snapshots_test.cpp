@@ -1,4 +1,6 @@
 // snapshot.take, drop and list: the dance, and the way back from every step of it.
+#include <sys/stat.h>
+
 #include <semaphore>
 #include <set>
 #include <thread>
@@ -116,6 +118,22 @@ TEST_F(Taking, LeavesNothingBehindWhenOneOfSeveralCannotBe) {
     restart();
     EXPECT_EQ(devices->registry().size(), 3u);
     EXPECT_EQ(table("a"), plain);
+}
+
+TEST_F(Taking, GivesAStoreItsSpaceAtOnceIfAsked) {
+    create("vol", plain);
+    const auto on_disk = [&](const char* snapshot, bool reserve) {
+        Snapshots::Request request;
+        request.cow_dir = folder.path();
+        request.origins = {{named("vol"), snapshot, std::nullopt}};
+        request.reserve = reserve;
+        const std::string cow = snapshots->take(request)[0]["cow"];
+        struct stat about {};
+        EXPECT_EQ(::stat(cow.c_str(), &about), 0);
+        return static_cast<double>(about.st_blocks) * 512 / static_cast<double>(about.st_size);
+    };
+    EXPECT_LT(on_disk("sparse", false), 0.5);
+    EXPECT_GT(on_disk("reserved", true), 0.8);  // what the list begins with may be a hole again
 }
 
 TEST_F(Taking, RefusesWhatMakesNoSense) {
