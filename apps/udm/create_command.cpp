@@ -13,6 +13,7 @@
 #include "apps/udm/text.hpp"
 #include "base/parse.hpp"
 #include "ctl/client_table.hpp"
+#include "port/nbd_uri.hpp"
 
 namespace udm::app {
 namespace {
@@ -43,7 +44,11 @@ struct Create {
         if (read_only) params["read_only"] = true;
         if (!uuid.empty()) params["uuid"] = uuid;
         std::string made;  // a file that was made, and goes again when the device cannot be
-        params["table"] = words.size() == 1 ? table_of_file(words[0], made) : table_of_text();
+        if (words.size() == 1 && is_nbd_uri(words[0]) && size.empty()) {
+            params["of"] = with_absolute_socket(words[0]);
+        } else {
+            params["table"] = words.size() == 1 ? table_of_file(words[0], made) : table_of_text();
+        }
         Json info;
         try {
             info = context.call("device.create", std::move(params), "making " + name);
@@ -85,6 +90,7 @@ struct Create {
             const std::uint64_t bytes = size_argument(size, "--size");
             return line(bytes, fmt::format("{}:{}", word, bytes));
         }
+        if (is_nbd_uri(word)) return line(size_argument(size, "--size"), quote_word(with_absolute_socket(word)));
         const std::string path = ctl::absolute_path(word.find(':') == std::string::npos ? word : "./" + word);
         std::uint64_t bytes = size_of(path);
         if (!size.empty()) {
@@ -117,9 +123,9 @@ void add_create_command(CLI::App& app, Context& context) {
     auto* command = app.add_subcommand("create", "Make a device of an image, a disk, memory, or a table");
     command->add_option("NAME", create->name, "What it is called")->required();
     command->add_option("FILE|TABLE...", create->words,
-                        "Image, block device or ram:WORD; or a line of a table: 0 2048 linear disk.img 0");
+                        "Image, block device, NBD URI or ram:WORD; or a line of a table: 0 2048 linear disk.img 0");
     command->add_option("--size", create->size,
-                        "Of a new file (made sparse) or of memory; of a file that is there, how much of it");
+                        "Of a new file (made sparse) or of memory; of a file or an export that is there, how much of it");
     command->add_option("--table", create->table,
                         "Lines of a table, as udmsetup takes them; - reads standard input");
     command->add_option("--uuid", create->uuid, "At most 128 characters");

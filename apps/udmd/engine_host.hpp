@@ -21,6 +21,9 @@ class EngineHost : public ctl::Host {    // tests see what is asked of it
     const TargetTypes& types(unsigned reactor) override { return homes_[reactor]->types; }
     DeviceOpener& opener(unsigned reactor) override { return engine_->opener(reactor); }
     DiskId identify(std::string_view words) override;
+    std::vector<Parameter> parameters() const override;
+    bool set_parameter(std::string_view name, std::uint64_t value) override;
+    void stop_connecting() override { engine_->stop_connecting(); }
     std::string engine_name() const override { return engine_->kind_name(); }
     std::vector<std::string> warnings() const override { return engine_->warnings(); }
     std::vector<std::uint64_t> cpu_ns() const override { return engine_->cpu_ns(); }

@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -23,6 +24,7 @@
 #include "ctl/api.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/fd.hpp"
+#include "ctl/revival.hpp"
 #include "ctl/rpc_server.hpp"
 #include "ctl/version.hpp"
 
@@ -110,6 +112,8 @@ void wait_for_stop(const ctl::Fd& signals, const ctl::Fd& asked) {
 
 // Requests in a device that was suspended below another end only if somebody resumes it, and nobody can any more.
 constexpr std::chrono::seconds kPatienceWithSuspended{5};
+// At the start: devices of a server that answers later come up later.
+constexpr std::chrono::seconds kPatienceWithServers{3};
 
 void stop(const Options& options, ctl::Devices& devices, ctl::Exports& exports, ctl::RpcServer& server, PidFile& pid_file) {
     std::chrono::seconds patience{options.stop_timeout};
@@ -162,12 +166,19 @@ int serve(const Options& options, Background& background) {
     if (auto listening = server.listen(); !listening) return give_up(listening.error());
 
     devices.restore();
+    std::atomic<bool> exports_restored = false;
     try {
         for (const auto& [key, value] : options.settings) devices.set_daemon(key, value, false);
     } catch (const ctl::Failure& failure) {
         return give_up(failure.error());
     }
+    ctl::Revival revival{devices, [&exports, &exports_restored] {
+                             if (exports_restored) exports.serve_waiting();
+                         }};
+    revival.wait_for_first_look(kPatienceWithServers);
     exports.restore(ctl::kRestorePatience);
+    exports_restored = true;
+    exports.serve_waiting();
     devices.remove_unused();
     api.go_on();
     server.serve();
@@ -182,6 +193,8 @@ int serve(const Options& options, Background& background) {
 
     wait_for_stop(signals, stop_asked);
     unblock_signals();
+    host.stop_connecting();
+    revival.stop();
     stop(options, devices, exports, server, pid_file);
     ctl::log_info("", "stopped");
     return 0;

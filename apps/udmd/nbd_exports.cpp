@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "ctl/call_on.hpp"
-#include "ctl/export_uri.hpp"
 #include "engine/listen_socket.hpp"
+#include "port/nbd_uri.hpp"
 
 namespace udm::daemon {
 namespace {
@@ -84,7 +84,7 @@ class NbdExports::ServedExport final : public ctl::Served {
     void begin_end() override {
         if (!std::exchange(begun_, true)) ending_ = listening_->remove(name_, removed_);
     }
-    std::string uri() const override { return ctl::to_text({listening_->address(), name_}); }
+    std::string uri() const override { return to_text({listening_->address(), name_}); }
     std::size_t connections() const override { return listening_->connections(name_); }
 
   private:

@@ -171,6 +171,7 @@ class Device final : public Disk, public DeviceEvents, private Layer {
     Job<Result<void>> resume_in_turn();
     Job<Result<std::string>> message_in_turn(Sector sector, const std::vector<std::string>* words);
     Job<void> drain();
+    void tell_draining(bool begins, bool noflush) noexcept;
 
     static constexpr unsigned kFanWidth = 32;    // children of one request under way at a time
 

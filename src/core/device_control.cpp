@@ -42,6 +42,12 @@ Job<void> Device::drain() {
     }
 }
 
+void Device::tell_draining(bool begins, bool noflush) noexcept {
+    for (const Table::Entry& entry : live_->entries()) {
+        for (const TargetDevice& used : entry.target->devices()) used.device->draining(begins, noflush);
+    }
+}
+
 Job<Result<void>> Device::suspend(SuspendFlags flags) {
     auto turn = take_turn();
     co_await turn;
@@ -62,6 +68,7 @@ Job<Result<void>> Device::suspend_in_turn(SuspendFlags flags) {
     }
     lifecycle_.to(Lifecycle::State::suspending);
     update_open();
+    tell_draining(true, flags.noflush);
     auto drained = drain();
     co_await drained;
     if (!flags.noflush && unflushed_) {
@@ -73,6 +80,7 @@ Job<Result<void>> Device::suspend_in_turn(SuspendFlags flags) {
         auto step = entry.target->postsuspend(flags);
         co_await step;
     }
+    tell_draining(false, flags.noflush);
     lifecycle_.to(Lifecycle::State::suspended);
     co_return Result<void>{};
 }

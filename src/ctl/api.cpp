@@ -74,7 +74,9 @@ void Api::add_device_methods() {
             creation.minor = static_cast<std::uint32_t>(*minor);
         creation.read_only = p.flag("read_only");
         creation.table = p.table_if("table");
+        creation.of = p.text_if("of").value_or("");
         p.end();
+        if (creation.table && !creation.of.empty()) throw RpcError{rpc_code::kBadParams, "give either table or of"};
         return info(*devices_.create(creation));
     });
     add("device.remove", [this](Params& p) {

@@ -6,7 +6,7 @@
 
 #include "core/comparison.hpp"
 #include "ctl/call_on.hpp"
-#include "ctl/export_uri.hpp"
+#include "port/nbd_uri.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/opener.hpp"
 #include "ctl/record_disk.hpp"

@@ -10,6 +10,7 @@
 #include "ctl/call_on.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/log.hpp"
+#include "ctl/whole_export.hpp"
 
 namespace udm::ctl {
 
@@ -26,6 +27,13 @@ void Devices::check_there(const Record& record) const {
 }
 
 RecordPtr Devices::create(const Creation& creation) {
+    if (!creation.of.empty()) {
+        const WholeExport whole{host_, home_of_export(identity_of(creation.of)), creation.of, creation.read_only};
+        Creation with_table = creation;
+        with_table.of.clear();
+        with_table.table = whole.table();
+        return create(with_table);
+    }
     const RecordPtr record = make(creation.name, creation.uuid, creation.minor);
     const std::lock_guard operation{record->operation};
     check_there(*record);  // others see it already, and may have removed it

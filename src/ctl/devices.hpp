@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -49,6 +50,7 @@ class Devices {
         std::optional<std::uint32_t> minor;
         bool read_only = false;
         std::optional<std::vector<TableLine>> table;
+        std::string of;    // instead of a table: an NBD URI, whose export it is all of
     };
     RecordPtr create(const Creation& creation);
     void remove(const RecordPtr& record);    // this one, whatever it is called by now
@@ -100,6 +102,11 @@ class Devices {
     std::vector<std::string> suspended_below() const;
     // Suspends all devices, those that use others first, and lets them go; the state stays as it is.
     void stop();
+    // After restore(): the NBD exports that held devices wait for, and bringing up those whose exports are all `there`; true if
+    // any came up. One thread.
+    std::set<std::string> exports_awaited() const;
+    bool bring_up_remote(const std::set<std::string>& there);
+    bool any_remote() const { return !remote_.empty(); }
     std::vector<std::string> warnings() const;
     std::vector<unsigned> devices_per_reactor() const;
 
@@ -127,6 +134,7 @@ class Devices {
     void publish(const Record& record, std::string_view kind, std::string_view what = {}) const;
     Device& ensure_device(const RecordPtr& record, unsigned home);
     unsigned least_loaded() const;
+    unsigned home_of_export(const DiskId& id) const;    // of a remote one
     // Bounded removal when the last user of a device with a deferred removal is gone. Any thread.
     void remove_later(RecordPtr record);
 
@@ -187,6 +195,13 @@ class Devices {
     void load_error_table(const RecordPtr& record);
     std::vector<RecordPtr> in_order(const std::vector<RecordPtr>& records) const;
 
+    // devices_remote.cpp
+    void set_remote_aside(std::vector<RecordPtr>& records);
+    std::optional<SlotText> held_table(const Record& record) const;
+    bool needs(const SlotText& slot, const std::vector<RecordPtr>& others) const;
+    std::optional<std::string> obstacle(const RecordPtr& record, const SlotText& slot, const std::set<std::string>& there) const;
+    bool waits_longer() const;
+
     Host& host_;
     EventHub& hub_;
     State& state_;
@@ -199,6 +214,9 @@ class Devices {
     std::atomic<bool> stopping_ = false;
     // Bases that origins of the state will write once these are up. Under the registry's mutex.
     std::set<DiskId> expected_origins_;
+    // Held since restore() because of NBD servers, those below first. One thread's: who calls bring_up_remote().
+    std::vector<RecordPtr> remote_;
+    std::chrono::steady_clock::time_point restored_at_;
     mutable std::mutex warnings_mutex_;
     std::vector<std::string> warnings_;
 };

@@ -104,6 +104,7 @@ void Devices::restore() {
             warnings_.push_back(warning);
         }
     }
+    set_remote_aside(records);
     Patience patience{kRestorePatience};
     bring_up(records, &patience);
     for (const RecordPtr& record : records) load_error_table(record);  // of those that turned out to be lost

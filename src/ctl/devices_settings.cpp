@@ -29,7 +29,7 @@ Json Devices::set(const DeviceKey& key, const std::string& setting, const Json& 
     return set_locked(*record, setting, value);
 }
 
-// All targets that know the word take it, and one at least must.
+// All targets that know the word take it, and so do the devices below them; one at least must.
 Json Devices::set_locked(Record& record, const std::string& setting, const Json& value) {
     const std::string name = name_of(record);
     const Words words = message_for(setting, value);
@@ -51,6 +51,16 @@ Json Devices::set_locked(Record& record, const std::string& setting, const Json&
         } else if (!refused) {
             refused.emplace(std::move(reply.error()), name);
         }
+    }
+    if (at.device) {
+        run_on(host_.env(at.home).reactor, [&] {
+            if (!at.device->live()) return;
+            for (OpenDevice* below : at.device->live()->devices()) {
+                auto set = below->set(setting, words[2]);
+                taken = taken || (set && *set);
+                if (!set) refused.emplace(std::move(set.error()), name);
+            }
+        });
     }
     if (!taken) {
         throw Failure{refused ? refused->error().code : Errc::bad_argument,
@@ -83,6 +93,7 @@ Json Devices::set_locked(Record& record, const std::string& setting, const Json&
 
 std::vector<Devices::DaemonSetting> Devices::daemon_settings() const {
     std::vector<DaemonSetting> all;
+    for (const Parameter& one : host_.parameters()) all.push_back({one, one.value});
     const unsigned reactors = host_.reactor_count();
     if (reactors == 0) return all;
     run_on(host_.env(0).reactor, [&] {
@@ -109,7 +120,8 @@ void Devices::set_daemon(const std::string& name, const std::optional<std::uint6
         if (value) json = *value;
         if (const auto committed = state_.commit({{kParameterPrefix + name, json}}); !committed) throw Failure{committed.error()};
     }
-    const std::uint64_t reactors = host_.reactor_count();
+    const bool of_host = host_.set_parameter(name, value.value_or(parameter.standard));
+    const std::uint64_t reactors = of_host ? 0 : host_.reactor_count();
     for (unsigned i = 0; i < reactors; ++i) {
         run_on(host_.env(i).reactor, [&] {
             const std::uint64_t all_together = value.value_or(parameter.standard);

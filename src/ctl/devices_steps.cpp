@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "core/remote_disk.hpp"
+#include "port/remote_disk.hpp"
 #include "ctl/call_on.hpp"
 #include "ctl/devices.hpp"
 #include "ctl/failure.hpp"
@@ -40,12 +40,15 @@ TableOpener::Bases bases_of(const std::vector<TableLine>& lines) {
     return bases;
 }
 
-// On the home reactor: a message to all targets of the inactive table.
+// On the home reactor: a setting, as a message to all targets of the inactive table and to the devices it uses.
 Job<Result<void>> tell_targets(Device* device, const std::vector<std::string>* words) {
     Table* const table = device->inactive();
     for (std::size_t i = 0; table && table == device->inactive() && i < table->entries().size(); ++i) {
         auto telling = table->entries()[i].target->message(words);
         static_cast<void>(co_await telling);
+    }
+    if (table && table == device->inactive()) {
+        for (OpenDevice* below : table->devices()) static_cast<void>(below->set((*words)[1], (*words)[2]));
     }
     co_return Result<void>{};
 }
@@ -235,13 +238,21 @@ std::optional<unsigned> Devices::home_below(const std::vector<TableLine>& lines)
             if (const Located at = locate(*lower); at.device) return at.home;
         }
     }
+    std::optional<unsigned> elsewhere;
     for (const auto& [word, is_still] : words) {
         if (is_still || find_mapped(registry_, word)) continue;
         const DiskId id = host_.identify(word);
         if (id.kind == DiskId::Kind::none) continue;
         if (const auto home = registry_.home_of_users(id)) return home;
+        if (id.kind == DiskId::Kind::remote && !elsewhere) elsewhere = home_of_export(id);
     }
-    return std::nullopt;
+    return elsewhere;
+}
+
+// Where its connections are; without any yet, always the same place: who looks whether the server is there opens it there, too.
+unsigned Devices::home_of_export(const DiskId& id) const {
+    const auto used = registry_.home_of_users(id);
+    return used ? *used : static_cast<unsigned>(id.inode % host_.reactor_count());
 }
 
 unsigned Devices::choose_home(const RecordPtr& record, const std::vector<TableLine>& lines,

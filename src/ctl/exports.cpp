@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "ctl/changes.hpp"
-#include "ctl/export_uri.hpp"
+#include "port/nbd_uri.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/log.hpp"
 
@@ -45,7 +45,7 @@ void Exports::publish(const Record& record, const std::string& what) const {
 std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& request) {
     const std::string name = devices_.name_of(*record);
     if (!server_) throw Failure{Errc::unsupported, "this daemon serves no exports", name};
-    ExportUri uri = must(parse_export_uri(request.uri), name);
+    NbdUri uri = must(parse_nbd_uri(request.uri), name);
     uri.address.mode = request.mode;
     uri.address.group = request.group;
     uri.address.numbers = request.numbers;
@@ -85,7 +85,7 @@ std::unique_ptr<Served> Exports::serve(const RecordPtr& record, const Request& r
 // A name service may take its time: never asked with a lock held.
 std::vector<std::string> Exports::look_up(const std::string& uri) const {
     if (!server_) return {};
-    const ExportUri parsed = must(parse_export_uri(uri), "");
+    const NbdUri parsed = must(parse_nbd_uri(uri), "");
     if (parsed.address.kind != Address::Kind::tcp) return {};
     return must(server_->look_up(parsed.address), "");
 }
@@ -124,7 +124,7 @@ std::vector<std::string> Exports::remove(const DeviceKey& key, const std::option
     const RecordPtr record = devices_.registry().find(key);
     const std::string name = devices_.name_of(*record);
     std::string wanted;
-    if (uri) wanted = to_text(must(parse_export_uri(*uri), name));
+    if (uri) wanted = to_text(must(parse_nbd_uri(*uri), name));
     std::vector<State::Change> changes;
     std::vector<std::string> uris;
     std::unique_lock changing{changing_};

@@ -27,6 +27,15 @@ class Host {
     virtual DeviceOpener& opener(unsigned reactor) = 0;
     // What words stand for, without keeping it open; kind none if there is no such thing. May block.
     virtual DiskId identify(std::string_view words) = 0;
+    // What may be set for the machinery (decision 16). Any thread.
+    virtual std::vector<Parameter> parameters() const { return {}; }
+    virtual bool set_parameter(std::string_view name, std::uint64_t value) {    // false: it has none of this name
+        static_cast<void>(name);
+        static_cast<void>(value);
+        return false;
+    }
+    // The daemon stops: nobody waits for servers any more.
+    virtual void stop_connecting() {}
     virtual std::string engine_name() const = 0;
     virtual std::vector<std::string> warnings() const = 0;  // what the machinery has to do without
     virtual std::vector<std::uint64_t> cpu_ns() const = 0;  // of each reactor, since its start

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "core/remote_disk.hpp"
+#include "port/remote_disk.hpp"
 #include "ctl/call_on.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/lost_stores.hpp"
@@ -26,6 +26,8 @@ class TrackedOpen final : public OpenDevice {
     Disk& disk() noexcept override { return inner_->disk(); }
     const DiskId& id() const noexcept override { return inner_->id(); }
     const std::string& words() const noexcept override { return inner_->words(); }
+    Result<bool> set(std::string_view word, std::string_view value) override { return inner_->set(word, value); }
+    void draining(bool begins, bool noflush) noexcept override { inner_->draining(begins, noflush); }
     std::uint32_t major() const noexcept override { return inner_->major(); }
     std::uint32_t minor() const noexcept override { return inner_->minor(); }
     std::string cannot_grow() const override { return inner_->cannot_grow(); }

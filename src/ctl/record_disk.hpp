@@ -21,7 +21,7 @@ class RecordDisk final : public Disk {
     const Limits& limits() const noexcept override { return limits_; }
 
   private:
-    // One question on its way there and back, as in core/remote_disk.hpp.
+    // One question on its way there and back, as in port/remote_disk.hpp.
     class Hop final : public Task, public Layer {
       public:
         Hop(RecordDisk& disk, Io& io) noexcept : disk_{disk}, io_{io} {}

@@ -43,7 +43,7 @@ class RealEngine final : public Engine {
         unsigned count = config.reactors != 0 ? config.reactors : std::thread::hardware_concurrency();
         if (count == 0) count = 1;
         for (unsigned i = 0; i < count; ++i) {
-            auto& unit = *units_.emplace_back(std::make_unique<Unit>(make_loop(config), locks_, memory_));
+            auto& unit = *units_.emplace_back(std::make_unique<Unit>(make_loop(config), locks_, memory_, servers_));
             CHECK(unit.loop->launch(i));
         }
         return {};
@@ -70,12 +70,15 @@ class RealEngine final : public Engine {
     void stop() noexcept override {
         for (const auto& unit : units_) unit->loop->stop();
         shared_.workers().stop();
+        servers_.stop();
     }
+    void stop_connecting() noexcept override { servers_.stop_connecting(); }
+    NbdSettings& nbd_settings() noexcept override { return servers_.settings(); }
 
   private:
     struct Unit {
-        Unit(std::unique_ptr<Loop> its_loop, FileLocks& locks, NamedMemory& memory)
-            : loop{std::move(its_loop)}, network{*loop}, opener{*loop, locks, memory} {}
+        Unit(std::unique_ptr<Loop> its_loop, FileLocks& locks, NamedMemory& memory, NbdServers& servers)
+            : loop{std::move(its_loop)}, network{*loop}, opener{*loop, locks, memory, servers} {}
         const std::unique_ptr<Loop> loop;
         LoopNetwork network;
         Opener opener;
@@ -93,6 +96,7 @@ class RealEngine final : public Engine {
     EngineShared shared_;
     FileLocks locks_{shared_};
     NamedMemory memory_;
+    NbdServers servers_;
     std::vector<std::unique_ptr<Unit>> units_;
 };
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/nbd/settings.hpp"
 #include "port/disk.hpp"
 #include "port/net.hpp"
 #include "port/reactor.hpp"
@@ -38,7 +39,7 @@ class Engine {
     virtual Reactor& reactor(unsigned i) noexcept = 0;
     virtual Network& network(unsigned i) noexcept = 0;
     // Opens for that reactor: absolute paths of files and block devices, MAJ:MIN, `ram:SIZE`,
-    // `ram:NAME:SIZE`. Any control thread may call it; never a reactor.
+    // `ram:NAME:SIZE`, NBD URIs. Any control thread may call it; never a reactor.
     virtual DeviceOpener& opener(unsigned i) noexcept = 0;
     // What opener().open() would open, without locking it. Errors: no_device, bad_argument.
     virtual Result<DiskId> identify(std::string_view words) = 0;
@@ -52,6 +53,10 @@ class Engine {
     virtual OpenFiles open_files() const = 0;
     // CPU time of each reactor's thread, since its start.
     virtual std::vector<std::uint64_t> cpu_ns() const = 0;
+    // Any thread.
+    virtual NbdSettings& nbd_settings() noexcept = 0;
+    // The end is near: attempts to connect to servers end now, and requests do not wait for them for more than some seconds.
+    virtual void stop_connecting() noexcept = 0;
     // Ends the reactors' threads. Devices, streams and listeners are closed before: what is still under way
     // is cancelled and never heard of.
     virtual void stop() noexcept = 0;

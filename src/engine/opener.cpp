@@ -83,7 +83,7 @@ Result<std::string> path_of(const std::string& words) {
     if (const auto number = device_number(words)) return node_of(*number, words);
     return fail(
         Errc::no_device,
-        fmt::format("{}: no such device (an absolute path, MAJOR:MINOR, ram:SIZE or ram:NAME:SIZE)", words));
+        fmt::format("{}: no such device (an absolute path, MAJOR:MINOR, ram:SIZE, ram:NAME:SIZE or an NBD URI)", words));
 }
 
 class OpenMemory final : public OpenDevice {
@@ -194,6 +194,7 @@ DiskId NamedMemory::unnamed_id() {
 Result<std::unique_ptr<OpenDevice>> Opener::open(std::string_view words, OpenMode mode) {
     const std::string given{words};
     if (is_memory(words)) return open_memory(given);
+    if (is_nbd_uri(words)) return servers_.open(loop_, given, mode);
     TRY(const std::string path, path_of(given));
     return open_path(given, path, mode);
 }
@@ -251,6 +252,7 @@ Result<DiskId> identify_device(std::string_view words, NamedMemory& memory) {
         TRY(const MemoryWords parsed, parse_memory(given));
         return parsed.name.empty() ? memory.unnamed_id() : memory.id_of(parsed.name);
     }
+    if (is_nbd_uri(words)) return NbdServers::identify(words);
     TRY(const std::string path, path_of(given));
     struct stat status;
     if (::stat(path.c_str(), &status) != 0) {

@@ -1,5 +1,5 @@
-// Opens the devices of table lines for one reactor. What several have in common - locks, and memory with a
-// name - is the engine's.
+// Opens the devices of table lines for one reactor. What several have in common - locks, memory with a name,
+// and connections to NBD servers - is the engine's.
 #pragma once
 
 #include <map>
@@ -9,6 +9,7 @@
 
 #include "engine/file_locks.hpp"
 #include "engine/loop.hpp"
+#include "engine/nbd/servers.hpp"
 #include "engine/ram_disk.hpp"
 #include "port/disk.hpp"
 
@@ -39,8 +40,8 @@ class NamedMemory {
 
 class Opener final : public DeviceOpener {
   public:
-    Opener(Loop& loop, FileLocks& locks, NamedMemory& memory) noexcept
-        : loop_{loop}, locks_{locks}, memory_{memory} {}
+    Opener(Loop& loop, FileLocks& locks, NamedMemory& memory, NbdServers& servers) noexcept
+        : loop_{loop}, locks_{locks}, memory_{memory}, servers_{servers} {}
     Result<std::unique_ptr<OpenDevice>> open(std::string_view words, OpenMode mode) override;
 
   private:
@@ -51,6 +52,7 @@ class Opener final : public DeviceOpener {
     Loop& loop_;
     FileLocks& locks_;
     NamedMemory& memory_;
+    NbdServers& servers_;
 };
 
 // Engine::identify().

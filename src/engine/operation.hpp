@@ -28,6 +28,8 @@ class Operation : public ListHook {
         allocate,  // fallocate: mode, offset, length
         receive,   // vec[0], all
         send,      // message
+        readable,  // poll: waits until there is something to read, or the socket has failed
+        writable,  // poll: the same for room to write
         accept,    // may go on after done(): then `more` is set
         call,      // call(), which may block, on a helper thread
     };

@@ -1,5 +1,6 @@
 #include "engine/threads_loop.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,7 +12,16 @@ namespace {
 
 constexpr int kEventsMax = 256;
 
-bool is_input(const Operation& op) { return op.kind != Operation::Kind::send; }
+bool is_input(const Operation& op) {
+    return op.kind != Operation::Kind::send && op.kind != Operation::Kind::writable;
+}
+
+// As poll() without waiting; -EAGAIN when nothing is ready.
+int look(int fd, short events) noexcept {
+    pollfd polled{fd, events, 0};
+    const int n = ::poll(&polled, 1, 0);
+    return n < 0 ? -errno : n == 0 ? -EAGAIN : polled.revents;
+}
 
 // The system call, without waiting.
 int attempt(Operation& op) noexcept {
@@ -24,6 +34,10 @@ int attempt(Operation& op) noexcept {
         case Operation::Kind::send:
             n = ::sendmsg(fd, op.message, MSG_DONTWAIT | MSG_NOSIGNAL);
             break;
+        case Operation::Kind::readable:
+            return look(fd, POLLIN);
+        case Operation::Kind::writable:
+            return look(fd, POLLOUT);
         case Operation::Kind::accept:
             n = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
             break;
@@ -69,6 +83,8 @@ void ThreadsLoop::start(Operation& op) noexcept {
     switch (op.kind) {
         case Operation::Kind::receive:
         case Operation::Kind::send:
+        case Operation::Kind::readable:
+        case Operation::Kind::writable:
         case Operation::Kind::accept:
             return attempts_.push_back(op);
         default:

@@ -5,6 +5,7 @@
 #include "engine/uring_loop.hpp"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -23,7 +24,7 @@ constexpr unsigned kReapMax = 512;
 constexpr unsigned kNeeded[] = {
     IORING_OP_READV,  IORING_OP_WRITEV,    IORING_OP_READ,         IORING_OP_WRITE, IORING_OP_READ_FIXED,
     IORING_OP_FSYNC,  IORING_OP_FALLOCATE, IORING_OP_RECV,         IORING_OP_SEND,  IORING_OP_WRITE_FIXED,
-    IORING_OP_ACCEPT, IORING_OP_SENDMSG,   IORING_OP_ASYNC_CANCEL,
+    IORING_OP_ACCEPT, IORING_OP_SENDMSG,   IORING_OP_ASYNC_CANCEL, IORING_OP_POLL_ADD,
 };
 
 std::unexpected<Error> not_to_be_had(int rc) {
@@ -240,6 +241,12 @@ void UringLoop::fill(io_uring_sqe& sqe, Operation& op) noexcept {
             } else {
                 io_uring_prep_sendmsg(&sqe, fd, op.message, MSG_NOSIGNAL | MSG_WAITALL);
             }
+            break;
+        case Operation::Kind::readable:
+            io_uring_prep_poll_add(&sqe, fd, POLLIN);
+            break;
+        case Operation::Kind::writable:
+            io_uring_prep_poll_add(&sqe, fd, POLLOUT);
             break;
         case Operation::Kind::accept:
             if (multishot_) {

@@ -32,6 +32,8 @@ int perform(Operation& op) noexcept {
             return op.call();
         case Operation::Kind::receive:
         case Operation::Kind::send:
+        case Operation::Kind::readable:
+        case Operation::Kind::writable:
         case Operation::Kind::accept:
             UNREACHABLE();
     }

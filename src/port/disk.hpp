@@ -99,6 +99,19 @@ class OpenDevice {
     virtual const DiskId& id() const noexcept = 0;
     // As given in the table, for status and table lines.
     virtual const std::string& words() const noexcept = 0;
+    // A setting of the device itself (decision 23), "default" for what the daemon's is. False: it knows no such word. Home
+    // reactor.
+    virtual Result<bool> set(std::string_view word, std::string_view value) {
+        static_cast<void>(word);
+        static_cast<void>(value);
+        return false;
+    }
+    // The device above waits for its requests to end, to be suspended; or no longer does. What would wait for something that is
+    // away ends within some seconds then, with `requeue` if `noflush` (core keeps it), else with an error. Home reactor.
+    virtual void draining(bool begins, bool noflush) noexcept {
+        static_cast<void>(begins);
+        static_cast<void>(noflush);
+    }
     // What info and deps show; stable for the device's life.
     virtual std::uint32_t major() const noexcept = 0;
     virtual std::uint32_t minor() const noexcept = 0;

@@ -5,11 +5,12 @@
 #include <unistd.h>
 
 #include "test/contract/engine_fixture.hpp"
+#include "test/contract/nbd_server.hpp"
 
 namespace udm::test {
 namespace {
 
-enum class Where { disk_file, tmpfs_file, memory };
+enum class Where { disk_file, tmpfs_file, memory, nbd };
 
 constexpr std::uint64_t kSize = 16u << 20;
 
@@ -21,6 +22,11 @@ class DiskContract : public EngineTest, public ::testing::WithParamInterface<std
         where_ = std::get<1>(GetParam());
         if (where_ == Where::memory) {
             words_ = "ram:16M";
+        } else if (where_ == Where::nbd) {
+            if (!Nbdkit::is_here()) GTEST_SKIP() << "nbdkit is not installed";
+            server_ = std::make_unique<Nbdkit>();
+            server_->start({"memory", "16M"});
+            words_ = server_->uri();
         } else {
             folder_ = std::make_unique<TempFolder>(where_ == Where::tmpfs_file ? "/dev/shm" : "/var/tmp");
             words_ = make_file(*folder_ / "image", kSize);
@@ -31,31 +37,34 @@ class DiskContract : public EngineTest, public ::testing::WithParamInterface<std
     void TearDown() override {
         if (device_) close(device_);
         EngineTest::TearDown();
+        server_.reset();
     }
     Disk& disk() { return device_->disk(); }
 
     Where where_{};
     std::unique_ptr<TempFolder> folder_;
+    std::unique_ptr<Nbdkit> server_;
     std::string words_;
     std::unique_ptr<OpenDevice> device_;
 };
 
 std::string param_name(const ::testing::TestParamInfo<std::tuple<Variant, Where>>& info) {
-    static const char* const kWhere[] = {"disk_file", "tmpfs_file", "memory"};
+    static const char* const kWhere[] = {"disk_file", "tmpfs_file", "memory", "nbd"};
     return name_of(std::get<0>(info.param)) + "_" + kWhere[static_cast<int>(std::get<1>(info.param))];
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, DiskContract,
     ::testing::Combine(::testing::Values(Variant::uring, Variant::plain_ring, Variant::threads),
-                       ::testing::Values(Where::disk_file, Where::tmpfs_file, Where::memory)),
+                       ::testing::Values(Where::disk_file, Where::tmpfs_file, Where::memory, Where::nbd)),
     param_name);
 
 TEST_P(DiskContract, TellsItsSizeAndWhatItIs) {
     EXPECT_EQ(disk().limits().size, whole_sectors(kSize));
     EXPECT_FALSE(disk().limits().read_only);
     EXPECT_EQ(device_->words(), words_);
-    EXPECT_EQ(device_->id().kind, where_ == Where::memory ? DiskId::Kind::memory : DiskId::Kind::file);
+    const DiskId::Kind kind = device_->id().kind;
+    EXPECT_EQ(kind, where_ == Where::memory ? DiskId::Kind::memory : where_ == Where::nbd ? DiskId::Kind::remote : DiskId::Kind::file);
 }
 
 TEST_P(DiskContract, ReadsBackWhatWasWrittenInEverySize) {

@@ -1,4 +1,4 @@
-#include "ctl/export_uri.hpp"
+#include "port/nbd_uri.hpp"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 
 #include "base/parse.hpp"
 
-namespace udm::ctl {
+namespace udm {
 namespace {
 
 constexpr std::string_view kForms = "use nbd://HOST:PORT/NAME or nbd+unix:///NAME?socket=PATH";
@@ -38,6 +38,12 @@ Result<std::string> decode(std::string_view text, std::string_view uri) {
     return plain;
 }
 
+std::string lower(std::string_view text) {
+    std::string low{text};
+    std::transform(low.begin(), low.end(), low.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return low;
+}
+
 std::string encode(std::string_view plain, std::string_view also) {
     std::string text;
     for (const char c : plain) {
@@ -59,7 +65,7 @@ Result<void> parse_authority(std::string_view text, std::string_view uri, Addres
         const std::size_t end = text.find(']');
         if (end == std::string_view::npos)
             return fail(Errc::bad_argument, fmt::format("{}: the host lacks its ]", uri));
-        address.host = text.substr(1, end - 1);
+        address.host = lower(text.substr(1, end - 1));
         text.remove_prefix(end + 1);
         if (!text.empty() && text[0] != ':')
             return fail(Errc::bad_argument, fmt::format("{}: a : and the port follow the ]", uri));
@@ -70,6 +76,7 @@ Result<void> parse_authority(std::string_view text, std::string_view uri, Addres
             return fail(Errc::bad_argument, fmt::format("{}: write an IPv6 host in brackets, [::1]", uri));
         }
         TRY(address.host, decode(text.substr(0, colon), uri));
+        address.host = lower(address.host);
         if (address.host == "localhost") address.host.clear();  // no host is loopback
         port = colon == text.size() ? std::string_view{} : text.substr(colon + 1);
     }
@@ -88,14 +95,19 @@ Result<void> parse_authority(std::string_view text, std::string_view uri, Addres
 std::string percent_encode(std::string_view plain) { return encode(plain, {}); }
 Result<std::string> percent_decode(std::string_view text) { return decode(text, text); }
 
-Result<ExportUri> parse_export_uri(std::string_view uri) {
-    ExportUri parsed;
+bool is_nbd_uri(std::string_view words) {
+    const std::size_t colon = words.find(':');
+    if (colon == std::string_view::npos || !words.substr(colon).starts_with("://")) return false;
+    const std::string scheme = lower(words.substr(0, colon));
+    return scheme == "nbd" || scheme == "nbds" || scheme.starts_with("nbd+") || scheme.starts_with("nbds+");
+}
+
+Result<NbdUri> parse_nbd_uri(std::string_view uri) {
+    NbdUri parsed;
     const std::size_t colon = uri.find("://");
     if (colon == std::string_view::npos)
         return fail(Errc::bad_argument, fmt::format("{} is no URI: {}", uri, kForms));
-    std::string scheme{uri.substr(0, colon)};
-    std::transform(scheme.begin(), scheme.end(), scheme.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const std::string scheme = lower(uri.substr(0, colon));
     std::string_view rest = uri.substr(colon + 3);
     if (rest.find('#') != std::string_view::npos)
         return fail(Errc::bad_argument, fmt::format("{}: write # as %23", uri));
@@ -114,10 +126,10 @@ Result<ExportUri> parse_export_uri(std::string_view uri) {
         CHECK(parse_authority(authority, uri, parsed.address));
         return parsed;
     }
-    if (scheme == "nbds" || scheme == "nbds+unix")
-        return fail(Errc::unsupported, fmt::format("{}: TLS is not served; {}", uri, kForms));
+    if (scheme.starts_with("nbds"))
+        return fail(Errc::unsupported, fmt::format("{}: NBD over TLS is not supported; {}", uri, kForms));
     if (scheme != "nbd+unix")
-        return fail(Errc::bad_argument, fmt::format("{}: exports are served over NBD; {}", uri, kForms));
+        return fail(Errc::bad_argument, fmt::format("{}: this is no NBD URI; {}", uri, kForms));
     if (!authority.empty())
         return fail(Errc::bad_argument,
                     fmt::format("{}: nbd+unix has three slashes and no host; {}", uri, kForms));
@@ -131,7 +143,7 @@ Result<ExportUri> parse_export_uri(std::string_view uri) {
     return parsed;
 }
 
-std::string to_text(const ExportUri& uri) {
+std::string to_text(const NbdUri& uri) {
     const std::string name = encode(uri.name, "/@:");
     if (uri.address.kind == Address::Kind::unix_socket) {
         return fmt::format("nbd+unix:///{}?socket={}", name, encode(uri.address.path, "/"));
@@ -142,4 +154,4 @@ std::string to_text(const ExportUri& uri) {
     return fmt::format("nbd://{}:{}/{}", host, uri.address.port, name);
 }
 
-}  // namespace udm::ctl
+}  // namespace udm
