@@ -1,6 +1,7 @@
 // nbdkit as an NBD server for one test: on a Unix socket in a folder of its own, ended with the object.
 #pragma once
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -8,9 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "test/contract/engine_fixture.hpp"
@@ -43,10 +42,9 @@ class Nbdkit {
         }
         while (!answers()) {
             ASSERT_EQ(::waitpid(pid_, nullptr, WNOHANG), 0) << "nbdkit ended at once";
-            std::this_thread::sleep_for(std::chrono::milliseconds{1});
+            ::poll(nullptr, 0, 1);
         }
     }
-    void signal(int which) const { ::kill(pid_, which); }
     void kill() {
         if (pid_ <= 0) return;
         ::kill(pid_, SIGKILL);

@@ -29,9 +29,9 @@ class LoadEnded(AssertionError):
 
 
 class CrashLoad:
-    def __init__(self, journal, origins, seed=1, connections=2, depth=16, patience=60):
+    def __init__(self, journal, origins, seed=1, connections=2, depth=16, patience=60, flush_may_fail=False):
         words = [udmtest.program("crash_load"), "--journal", str(journal), "--seed", str(seed), "--connections", str(connections),
-                 "--depth", str(depth), "--patience", str(patience), *[f"{name}={uri}" for name, uri in origins.items()]]
+                 "--depth", str(depth), "--patience", str(patience), *(["--flush-may-fail"] if flush_may_fail else []), *[f"{name}={uri}" for name, uri in origins.items()]]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

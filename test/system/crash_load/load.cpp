@@ -312,6 +312,11 @@ void Load::release(Target& target, Slot& slot) {
 void Load::complete(Target& target, Slot& slot, std::uint32_t error, const unsigned char* data) {
     if (error == kShuttingDown)
         throw nbd::ConnectError(static_cast<int>(error), "the server is shutting down");
+    if (error != 0 && slot.type == nbd::kFlush && settings_.flush_may_fail) {
+        ++counters_.failed_flushes;
+        target.flushing = false;
+        return release(target, slot);
+    }
     if (error != 0)
         throw RequestFailed{fmt::format("{}: request of type {} for {} sectors from {} on failed: {}",
                                         target.volume->name(), slot.type, slot.count, slot.first,

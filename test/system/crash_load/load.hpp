@@ -19,6 +19,7 @@ struct Settings {
     unsigned depth = 16;       // each connection
     double patience_s = 60;    // how long a server may be away
     std::uint64_t seed = 1;
+    bool flush_may_fail = false;    // it covers nothing then, and is no end of the load
 };
 
 // The server refused a request on a connection that stands.
@@ -32,7 +33,7 @@ struct StayedAway {
 
 struct Counters {
     std::uint64_t writes = 0, acknowledged = 0, reads = 0, flushes = 0, sectors_checked = 0, settled = 0,
-                  losses = 0;
+                  losses = 0, failed_flushes = 0;
 };
 
 class Load {

@@ -26,7 +26,7 @@ constexpr const char* kHelp =
        crash_load --check FILE NAME=URI...                verifies volumes and snapshots against a journal
 
   --connections N  2, each volume      --depth N  16, each connection      --patience S  60, for a server to come back
-  --seed N         1
+  --seed N         1                   --flush-may-fail  a flush that fails covers nothing, and the load goes on
 
 Commands on standard input, each answered by one line that starts with "ok" or "failed":
   begin SNAP ORIGIN        a snapshot of ORIGIN is about to be taken
@@ -97,8 +97,8 @@ class Shell {
     std::string counters() const {
         const auto& c = load_.counters();
         return fmt::format(
-            "writes={} acknowledged={} reads={} flushes={} sectors_checked={} losses={} connected={}",
-            c.writes, c.acknowledged, c.reads, c.flushes, c.sectors_checked, c.losses,
+            "writes={} acknowledged={} reads={} flushes={} failed_flushes={} sectors_checked={} losses={} connected={}",
+            c.writes, c.acknowledged, c.reads, c.flushes, c.failed_flushes, c.sectors_checked, c.losses,
             load_.connected() ? 1 : 0);
     }
     void read_commands() {
@@ -217,6 +217,8 @@ int run(int argc, char** argv) {
             settings.connections = static_cast<unsigned>(number());
         else if (word == "--depth")
             settings.depth = static_cast<unsigned>(number());
+        else if (word == "--flush-may-fail")
+            settings.flush_may_fail = true;
         else if (word == "--patience")
             settings.patience_s = static_cast<double>(number());
         else if (word == "--seed")
