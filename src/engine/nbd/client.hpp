@@ -2,7 +2,7 @@
 // is away. One for each export, however many tables name it; lives on one loop.
 //
 // A connection that is lost is made again, and what was not answered is sent again: nobody hears of it unless that takes longer
-// than the time-out. What a server has answered it may still lose when it dies; decision 0030 says what comes of that. In short:
+// than the time-out. What a server has answered it may still lose when it dies; decision 33 says what comes of that. In short:
 // writes are counted for each disk, and what the last flush covered; if all connections are lost with writes beyond that, the
 // disk's next flush fails, once. Connections are taken in beside others only after one of those has answered a flush that was
 // sent later than the new one was made: it is the same server then, alive.
