@@ -93,12 +93,12 @@ Json Devices::set_locked(Record& record, const std::string& setting, const Json&
 
 std::vector<Devices::DaemonSetting> Devices::daemon_settings() const {
     std::vector<DaemonSetting> all;
-    for (const Parameter& one : host_.parameters()) all.push_back({one, one.value});
     const unsigned reactors = host_.reactor_count();
     if (reactors == 0) return all;
     run_on(host_.env(0).reactor, [&] {
         for (const Parameter& one : host_.types(0).parameters()) all.push_back({one, one.value * (one.shared ? reactors : 1)});
     });
+    for (const Parameter& one : host_.parameters()) all.push_back({one, one.value});
     return all;
 }
 

@@ -230,7 +230,6 @@ void NbdClient::note_answer(NbdRequest& request, NbdPiece& piece) noexcept {
 
 void NbdClient::piece_done(NbdPiece& piece) noexcept {
     ++answers_;
-    retries_ = 0;
     if (!piece.request) {
         ASSERT(&piece == proof_);
         const int error = piece.error;

@@ -160,11 +160,13 @@ class NbdClient final : private NbdConnection::Owner {
     std::size_t next_member_ = 0;
     NbdConnection* candidate_ = nullptr;
     NbdPiece* proof_ = nullptr;
+    bool proof_is_old_ = false;        // it was sent before the candidate stood
     Attempt* attempt_ = nullptr;
     unsigned retries_ = 0;
     bool multi_conn_;
     bool failed_ = false;              // nobody waits until there is a connection again
     Nanoseconds offline_since_ = 0;
+    Nanoseconds joined_at_ = 0;        // the newest connection
     unsigned sent_again_ = 0;
     std::string last_trouble_;
     Tick tick_{*this};

@@ -10,6 +10,7 @@ namespace {
 
 constexpr Nanoseconds kRetryFirst = 100 * kMillisecond;
 constexpr Nanoseconds kRetryLast = 5 * kSecond;
+constexpr Nanoseconds kLastingConnection = 5 * kSecond;    // a server that dies sooner after each start is not hurried
 constexpr Nanoseconds kPatienceDraining = 10 * kSecond;
 constexpr Nanoseconds kPatienceAtEnd = 3 * kSecond;    // when the daemon stops
 
@@ -153,7 +154,7 @@ void NbdClient::connected(Result<NbdConnected> result) noexcept {
     if (members_.empty() || !facts_.flush) return join(*connection);
     candidate_ = connection;
     connection->begin();
-    if (candidate_) prove();
+    if (candidate_ && !proof_) prove();
 }
 
 // Why this is not the export any more that was opened; empty if it is. What was taken from its limits must still hold.
@@ -167,7 +168,7 @@ std::string NbdClient::changed(const NbdFacts& now) const {
         const char* name;
     } const abilities[] = {{facts_.flush, now.flush, "flushes"}, {facts_.fua, now.fua, "FUA"},
                            {facts_.trim, now.trim, "trim"},      {facts_.zero, now.zero, "write-zeroes"},
-                           {facts_.extents, now.extents, "block status"}};
+                           {facts_.fast_zero, now.fast_zero, "fast zeroes"}, {facts_.extents, now.extents, "block status"}};
     for (const auto& ability : abilities) {
         if (ability.before && !ability.after)
             return fmt::format("the server knows no {} any more: requests fail until it does, or the table is loaded again", ability.name);
@@ -177,6 +178,7 @@ std::string NbdClient::changed(const NbdFacts& now) const {
 
 void NbdClient::join(NbdConnection& connection) noexcept {
     const bool back = members_.empty();
+    joined_at_ = loop_.now();
     members_.push_back(&connection);
     if (back) {
         if (!last_trouble_.empty()) {
@@ -202,6 +204,10 @@ void NbdClient::prove() noexcept {
 }
 
 void NbdClient::proved(int error) noexcept {
+    if (std::exchange(proof_is_old_, false)) {
+        if (candidate_) prove();
+        return;
+    }
     if (!candidate_) return;
     if (error == 0) return join(*std::exchange(candidate_, nullptr));
     drop_candidate();
@@ -210,6 +216,7 @@ void NbdClient::proved(int error) noexcept {
 
 void NbdClient::drop_candidate() noexcept {
     if (!candidate_) return;
+    proof_is_old_ = proof_ != nullptr;
     List<NbdPiece> none;
     std::exchange(candidate_, nullptr)->close(true, none);
 }
@@ -221,6 +228,7 @@ void NbdClient::connection_lost(NbdConnection& connection, const std::string& wh
     connection.close(false, unanswered);
     if (&connection == candidate_) {
         candidate_ = nullptr;
+        proof_is_old_ = proof_ != nullptr;
         return retry_later();
     }
     std::erase(members_, &connection);
@@ -229,6 +237,7 @@ void NbdClient::connection_lost(NbdConnection& connection, const std::string& wh
     while (NbdPiece* piece = unanswered.pop_front_or_null()) {
         if (piece == proof_) {
             proof_lost = true;
+            proof_is_old_ = false;
             piece_pool_.give(*std::exchange(proof_, nullptr));
             continue;
         }
@@ -245,6 +254,7 @@ void NbdClient::connection_lost(NbdConnection& connection, const std::string& wh
         log(fmt::format("{}: connecting again", why));
         note_losses();
     }
+    if (loop_.now() - joined_at_ >= kLastingConnection) retries_ = 0;
     if (proof_lost && candidate_) prove();
     dispatch();
     if (!attempt_ && !candidate_ && !retry_.armed()) retry_later();
@@ -294,6 +304,7 @@ void NbdClient::close_all() noexcept {
     while (NbdPiece* piece = unanswered.pop_front_or_null()) {
         if (piece == proof_) {
             piece_pool_.give(*std::exchange(proof_, nullptr));
+            proof_is_old_ = false;
         } else {
             waiting_.push_back(*piece);
         }
@@ -314,6 +325,11 @@ void NbdClient::tick() noexcept {
     const Nanoseconds limit = patience();
     if (limit == 0) return;
     if ((ticks_ - quiet_since_) * kTick >= limit) return give_up(fmt::format("no answer for {:.0f} s", seconds(limit)));
+    for (std::size_t i = members_.size(); i-- > 0;) {
+        if (i >= members_.size() || members_[i]->quiet_ticks() * kTick < limit) continue;
+        log(fmt::format("no answer for {:.0f} s on one of {} connections: it is made again", seconds(limit), members_.size()));
+        connection_lost(*members_[i], "no answer");
+    }
     // One that is always under way when the connection breaks does not wait for ever because others come through.
     fail_waiting(IoStatus::io_error, [&](const NbdRequest& request) { return request.again && (ticks_ - request.since) * kTick >= limit; });
 }

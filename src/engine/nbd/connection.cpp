@@ -34,6 +34,7 @@ void NbdConnection::settle(NbdPiece& piece) noexcept {
     piece.unlink();
     piece.connection = nullptr;
     --load_;
+    ++answers_;
     done_.push_back(piece);
 }
 

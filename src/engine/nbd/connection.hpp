@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "engine/loop.hpp"
 #include "engine/nbd/handshake.hpp"
@@ -51,6 +52,11 @@ class NbdConnection final : public Loop::Leftover {
     void begin() noexcept { pump(); }
     void issue(NbdPiece& piece) noexcept;
     std::size_t load() const noexcept { return load_; }
+    // Asked every tick: how many ticks it has answered nothing though it has something to answer.
+    std::uint64_t quiet_ticks() noexcept {
+        quiet_ticks_ = load_ == 0 || std::exchange(answers_seen_, answers_) != answers_ ? 0 : quiet_ticks_ + 1;
+        return quiet_ticks_;
+    }
     // What is under way goes to `unanswered`. It deletes itself when the loop has let go of it. Politely: the server is told;
     // else what is still in our socket is thrown away, not delivered late.
     void close(bool politely, List<NbdPiece>& unanswered) noexcept;
@@ -102,6 +108,7 @@ class NbdConnection final : public Loop::Leftover {
     List<NbdPiece> under_way_;
     List<NbdPiece> done_;
     std::size_t load_ = 0;
+    std::uint64_t answers_ = 0, answers_seen_ = 0, quiet_ticks_ = 0;
     bool leaving_ = false;    // the server says that it shuts down
     bool closed_ = false;
     std::string why_;
