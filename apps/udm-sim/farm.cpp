@@ -92,7 +92,7 @@ std::string ended_how(int status) {
     return fmt::format("it ended with status {}", WEXITSTATUS(status));
 }
 
-void print_totals(const Shared& shared, const Options& options, double seconds) {
+void print_totals(const Story& story, const Shared& shared, const Options& options, double seconds) {
     std::uint64_t sum[8]{};
     for (unsigned job = 0; job < options.jobs; ++job) {
         const Totals& t = shared.jobs[job];
@@ -103,10 +103,10 @@ void print_totals(const Shared& shared, const Options& options, double seconds) 
     const double n = sum[0] == 0 ? 1 : static_cast<double>(sum[0]);
     const auto mean = [n](std::uint64_t total) { return static_cast<double>(total) / n; };
     say(fmt::format("{} histories of '{}' in {:.1f} s, {:.0f}/s: {} failed\n"
-                    "in the mean: {:.1f} client requests, {:.1f} snapshots taken, {:.1f} faulted disk requests, {:.2f} power "
+                    "in the mean: {:.1f} client requests, {:.1f} {}, {:.1f} faulted disk requests, {:.2f} power "
                     "cuts, {:.1f} suspends and swaps, {:.0f} events{}\n",
                     sum[0], options.story, seconds, static_cast<double>(sum[0]) / seconds, shared.failures.load(), mean(sum[1]),
-                    mean(sum[2]), mean(sum[3]), mean(sum[4]), mean(sum[5]), mean(sum[6]),
+                    mean(sum[2]), story.views(), mean(sum[3]), mean(sum[4]), mean(sum[5]), mean(sum[6]),
                     options.without.empty() ? std::string{} : fmt::format(", {:.1f} cares left out", mean(sum[7]))));
 }
 
@@ -152,7 +152,7 @@ std::uint64_t run_seeds(const Story& story, const Options& options) {
             ++running;
         }
     }
-    if (!options.quiet || shared.failures != 0) print_totals(shared, options, seconds_since(begun));
+    if (!options.quiet || shared.failures != 0) print_totals(story, shared, options, seconds_since(begun));
     const std::uint64_t failures = shared.failures;
     ::munmap(memory, sizeof(Shared));
     return failures;

@@ -65,8 +65,8 @@ int replay(const Options& options) {
     const Outcome outcome = run_story(story, run);
     for (const std::string& line : outcome.trace) fmt::print("{}\n", line);
     for (const std::string& violation : outcome.violations) fmt::print("violation: {}\n", violation);
-    fmt::print("seed {}: {} requests, {} snapshots taken, {} faulted disk requests, {} power cuts, {} events, trace hash {:016x}: {}\n",
-               run.seed, outcome.requests, outcome.views, outcome.faults, outcome.cuts, outcome.steps, outcome.hash,
+    fmt::print("seed {}: {} requests, {} {}, {} faulted disk requests, {} power cuts, {} events, trace hash {:016x}: {}\n",
+               run.seed, outcome.requests, outcome.views, story.views(), outcome.faults, outcome.cuts, outcome.steps, outcome.hash,
                outcome.failed() ? "FAILED" : "no violation");
     return outcome.failed() ? 1 : 0;
 }

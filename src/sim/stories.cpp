@@ -7,6 +7,7 @@ const std::vector<std::unique_ptr<Story>>& all_stories() {
         std::vector<std::unique_ptr<Story>> list;
         list.push_back(snapshot_story());
         list.push_back(merge_story());
+        list.push_back(mirror_story());
         list.push_back(linear_story());
         list.push_back(disk_story());
         return list;

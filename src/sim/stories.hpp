@@ -11,5 +11,6 @@ std::unique_ptr<Story> disk_story();
 std::unique_ptr<Story> linear_story();
 std::unique_ptr<Story> snapshot_story();
 std::unique_ptr<Story> merge_story();
+std::unique_ptr<Story> mirror_story();
 
 }  // namespace udm

@@ -31,7 +31,7 @@ struct Outcome {
 
     std::vector<std::string> violations;
     std::uint64_t requests = 0;     // of clients
-    std::uint64_t views = 0;        // snapshots taken
+    std::uint64_t views = 0;        // snapshots taken, or what Story::views() says
     std::uint64_t faults = 0;       // requests that disks failed or stalled
     std::uint64_t cuts = 0;
     std::uint64_t swaps = 0;        // tables
@@ -51,6 +51,7 @@ class Story {
     virtual ~Story() = default;
     virtual std::string_view name() const = 0;
     virtual std::string_view about() const = 0;    // one line
+    virtual std::string_view views() const { return "snapshots taken"; }    // what Outcome::views counts
     virtual History generate(Prng& random) const = 0;
     // Lives through it and fills in everything but hash and trace.
     virtual void run(World& world, const History& history, Outcome& outcome) const = 0;

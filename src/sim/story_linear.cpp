@@ -14,7 +14,7 @@ namespace udm {
 namespace {
 
 constexpr unsigned kDisks = 3, kVolumes = 2;
-constexpr std::uint64_t kFirstContent = std::uint64_t{1} << 30;
+constexpr std::uint64_t kContentAtFirst = std::uint64_t{1} << 30;
 
 enum LinearKind : std::uint32_t {
     kSwap = steps::kFirstOfStory,    // a: volume, b: seed of the table's form; volume 2 is the device below
@@ -151,11 +151,11 @@ void LinearRun::prepare() {
     for (unsigned v = 0; v < kVolumes; ++v) {
         for (std::uint64_t s = 0; s < setup_.sectors; ++s) {
             const Place place = place_of(setup_, v, s);
-            ShadowDisk::fill({{s}, {1}}, kFirstContent + v, sector.data());
+            ShadowDisk::fill({{s}, {1}}, kContentAtFirst + v, sector.data());
             disks_[place.disk]->write_now({{place.sector}, {1}}, sector.data());
         }
         ShadowDisk shadow{Sectors{setup_.sectors}};
-        shadow.set_all(kFirstContent + v);
+        shadow.set_all(kContentAtFirst + v);
         volumes_[v] = std::make_unique<MappedVolume>(*this, v == 0 ? "pieces" : "stripes", std::move(shadow));
     }
     for (std::size_t i = 0; i < forms_.size(); ++i) forms_[i] = setup_.first_form + i;

@@ -55,6 +55,12 @@ class Timeline {
     bool step_until(Nanoseconds limit) noexcept;
     std::uint64_t steps() const noexcept { return steps_; }
     bool idle() const noexcept;
+    // How long until something happens by itself; nothing ready is looked at. False: nothing will.
+    bool time_to_next(Nanoseconds& time) const noexcept {
+        if (!next_time(time)) return false;
+        time -= now_;
+        return true;
+    }
 
   private:
     friend class SimReactor;

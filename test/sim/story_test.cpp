@@ -120,6 +120,12 @@ INSTANTIATE_TEST_SUITE_P(Merge, EveryCare,
                                          Care{"merge", "handover.source_is_quiet"}, Care{"merge", "handover.source_waits"}),
                          care_name);
 
+INSTANTIATE_TEST_SUITE_P(Mirror, EveryCare,
+                         testing::Values(Care{"mirror", "mirror.mark_before_legs"}, Care{"mirror", "mirror.flush_legs_before_clear"},
+                                         Care{"mirror", "mirror.overlapping_writes_wait"}, Care{"mirror", "mirror.source_recorded"},
+                                         Care{"mirror", "mirror.nosync_stays_nosync"}),
+                         care_name);
+
 // --- histories that went wrong once ---------------------------------------------------------------------------------
 
 TEST(Regressions, StayFixed) {

@@ -1,0 +1,202 @@
+// The administrator of the story "mirror": what the daemon's control plane and its owner would do.
+#include <fmt/format.h>
+
+#include "sim/mirror_run.hpp"
+
+namespace udm {
+namespace {
+constexpr std::uint64_t kAdminPatience = 3'000;    // events a step waits for the administrator
+}  // namespace
+
+void MirrorRun::start(Job<void> job) {
+    ASSERT(!admin_busy_);
+    admin_busy_ = true;
+    SimReactor& reactor = world_.machine().reactor();
+    reactor.enter();
+    reactor.jobs().spawn(std::move(job));
+}
+
+bool MirrorRun::wait_for_admin() {
+    for (std::uint64_t n = 0; admin_busy_ && n < kAdminPatience; ++n) {
+        if (!world_.timeline().step()) break;
+    }
+    return !admin_busy_;
+}
+
+std::string MirrorRun::table() const {
+    static constexpr const char* kWords[] = {"", " sync", " nosync"};
+    // `nosync` with a core log is a promise that only its maker can give, and not after a crash.
+    const bool promise = !has_log() && setup_.word == static_cast<std::uint64_t>(MirrorSetup::Word::nosync);
+    const char* word = kWords[was_made_ && (setup_.word_stays == 0 || promise) ? 0 : setup_.word];
+    const unsigned count = *word ? 2 : 1;
+    std::string text;
+    if (setup_.front != 0) text = fmt::format("0 {} linear sim:front 0\n", setup_.front);
+    text += fmt::format("{} {} mirror ", setup_.front, setup_.sectors);
+    text += has_log() ? fmt::format("disk {} sim:log {}{}", count + 1, setup_.region, word)
+                      : fmt::format("core {} {}{}", count, setup_.region, word);
+    text += fmt::format(" {}", legs_.size());
+    for (std::size_t i = 0; i < legs_.size(); ++i) text += fmt::format(" sim:leg{} {}", i, setup_.offsets[i]);
+    const std::uint64_t features = (setup_.handle_errors != 0) + (setup_.handle_errors != 0 && setup_.keep_log != 0);
+    if (features != 0) text += fmt::format(" {} handle_errors{}", features, features == 2 ? " keep_log" : "");
+    return text;
+}
+
+void MirrorRun::everything_is_suspended(bool noflush, std::uint64_t causes_before) {
+    if (noflush) return;
+    // Where writes are held, so is the flush of the suspend: it fails for what failed before.
+    if (!must_succeed() && (causes() != causes_before || (holds_writes() && causes() != causes_when_well_))) {
+        owes_flush_error_ = true;
+        return;
+    }
+    ShadowDisk& shadow = volume_->shadow();
+    shadow.end_flush(shadow.begin_flush(), IoStatus::ok);
+}
+
+// A disk that fails may keep the mirror down; a well one may not.
+Job<void> MirrorRun::boot() {
+    Machine& machine = world_.machine();
+    mapped_ = &machine.create("mirror");
+    const std::string text = table();
+    for (bool again = false;; again = true) {
+        const std::uint64_t before = causes();
+        log_faults_at_load_ = has_log() ? faulted(*log_) : 0;
+        auto swapping = machine.swap(*mapped_, text, TableMode::read_write);
+        const auto swapped = co_await swapping;
+        if (swapped) break;
+        world_.note(0xb007, [&] { return "the mirror does not come up: " + swapped.error().message; });
+        if (causes() == before || again) {
+            clients_.violate("the mirror cannot be loaded: " + swapped.error().message);
+            break;
+        }
+        heal_all();
+    }
+    was_made_ = true;
+    auto settings = set_up();
+    co_await settings;
+    volume_->attach(*mapped_->device, machine.reactor());
+    admin_busy_ = false;
+    booted_ = true;
+}
+
+Job<void> MirrorRun::cycle(bool noflush, Nanoseconds stay) {
+    const std::uint64_t before = causes();
+    auto suspending = mapped_->device->suspend({.noflush = noflush});
+    const auto suspended = co_await suspending;
+    if (!suspended) clients_.violate("the mirror cannot be suspended: " + suspended.error().message);
+    everything_is_suspended(noflush, before);
+    world_.note(0x5059, [] { return std::string{"suspended"}; });
+    if (resyncs_at_resume()) not_known_to_be_well();
+    if (stay != 0) {
+        Reactor& reactor = world_.machine().reactor();
+        Sleep nap{reactor, reactor.now() + stay};
+        co_await nap;
+    }
+    const std::uint64_t before_resume = causes();
+    for (bool again = false;; again = true) {
+        auto resuming = mapped_->device->resume();
+        const auto resumed = co_await resuming;
+        if (resumed) break;
+        if (causes() == before_resume || again) {
+            clients_.violate("the mirror cannot be resumed: " + resumed.error().message);
+            break;
+        }
+        heal_all();
+    }
+    ++outcome_.swaps;
+    admin_busy_ = false;
+}
+
+Job<void> MirrorRun::reload() {
+    const std::string text = table();
+    // A new table begins with what its log says, and a core log says nothing.
+    if (!has_log() || resyncs_at_resume()) not_known_to_be_well();
+    if (!has_log()) {
+        // What failed on the way here would be forgotten: such a mirror keeps its table.
+        auto suspending = mapped_->device->suspend({});
+        const auto suspended = co_await suspending;
+        if (!suspended) clients_.violate("the mirror cannot be suspended: " + suspended.error().message);
+        if (would_forget()) {
+            auto resuming = mapped_->device->resume();
+            const auto resumed = co_await resuming;
+            if (!resumed) clients_.violate("the mirror cannot be resumed: " + resumed.error().message);
+            owes_flush_error_ = true;
+            admin_busy_ = false;
+            co_return;
+        }
+    }
+    for (bool again = false;; again = true) {
+        const std::uint64_t before = causes();
+        const std::uint64_t log_faults = has_log() ? faulted(*log_) : 0;
+        auto swapping = world_.machine().swap(*mapped_, text, TableMode::read_write);
+        const auto swapped = co_await swapping;
+        if (swapped) {
+            owes_flush_error_ |= causes() != causes_when_well_ && !must_succeed();
+            log_faults_at_load_ = log_faults;
+            auto settings = set_up();
+            co_await settings;
+            break;
+        }
+        if (causes() == before || again) {
+            clients_.violate("the mirror's table cannot be swapped: " + swapped.error().message);
+            break;
+        }
+        heal_all();
+    }
+    world_.note(0x5a4b, [] { return std::string{"a new table"}; });
+    ++outcome_.swaps;
+    admin_busy_ = false;
+}
+
+Job<bool> MirrorRun::tell(const std::string* text) {
+    std::vector<std::string> words{""};
+    for (const char c : *text) {
+        if (c == ' ') words.emplace_back();
+        else words.back() += c;
+    }
+    auto telling = mapped_->device->message({setup_.front}, &words);
+    const auto told = co_await telling;
+    world_.note(0x7e11, [&] { return *text + ": " + (told ? "done " + *told : told.error().message); });
+    co_return told.has_value();
+}
+
+// What nobody keeps over a power cut or in another table.
+Job<void> MirrorRun::set_up() {
+    std::vector<std::string> settings;
+    if (setup_.log_rest != 0) settings.push_back(fmt::format("set log_rest {}", setup_.log_rest));
+    if (setup_.leg_retry != 0) settings.push_back(fmt::format("set leg_retry {}", setup_.leg_retry));
+    if (setup_.hold_timeout != 0) settings.push_back(fmt::format("set hold_timeout {}", setup_.hold_timeout));
+    for (const std::string& setting : settings) {
+        auto telling = tell(&setting);
+        const bool told = co_await telling;
+        if (!told) clients_.violate("the mirror does not take: " + setting);
+    }
+}
+
+Job<void> MirrorRun::say(steps::MirrorWord word, std::uint64_t number) {
+    const std::string text = steps::words_of(word, number);
+    auto telling = tell(&text);
+    co_await telling;
+    admin_busy_ = false;
+}
+
+// What a person does once faults are over: where the table holds writes, no leg comes back unasked.
+Job<void> MirrorRun::call_legs_back() {
+    const std::string go_on = "resync_resume";
+    auto going_on = tell(&go_on);
+    co_await going_on;
+    for (std::size_t i = 0; holds_writes() && i < legs_.size(); ++i) {
+        const std::string text = fmt::format("leg_return {}", i);
+        auto telling = tell(&text);
+        co_await telling;
+    }
+    admin_busy_ = false;
+}
+
+Job<void> MirrorRun::remove_all() {
+    auto removing = world_.machine().remove(*mapped_);
+    co_await removing;
+    mapped_ = nullptr;
+    admin_busy_ = false;
+}
+
+}  // namespace udm

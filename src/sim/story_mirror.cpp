@@ -1,0 +1,122 @@
+// The story "mirror": how its histories are drawn.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sim/mirror_run.hpp"
+#include "sim/stories.hpp"
+
+namespace udm {
+namespace {
+
+class MirrorStory final : public Story {
+  public:
+    std::string_view name() const override { return "mirror"; }
+    std::string_view about() const override { return "a mirror with its log, under cuts, failing legs, errors and table swaps"; }
+    std::string_view views() const override { return "legs"; }
+    History generate(Prng& random) const override;
+    void run(World& world, const History& history, Outcome& outcome) const override {
+        MirrorRun{world, history, outcome}.run();
+    }
+    std::string describe(const History& history) const override { return MirrorSetup::unpack(history.setup).describe(); }
+    std::string describe(const Step& step) const override;
+};
+
+// What an administrator does now and then; most of the time nothing.
+void draw_admin(Prng& random, const MirrorSetup& setup, std::vector<Step>& steps) {
+    const std::uint64_t what = random.below(100);
+    Step step{.pause = steps::draw_pause(random)};
+    if (what < 2) {
+        step.kind = steps::kMirrorCycle;
+        step.b = random.chance(1, 3);
+        step.c = random.chance(1, 2) ? random.below(2000) : 0;
+    } else if (what < 4) {
+        step.kind = steps::kMirrorReload;
+    } else if (what < 5) {
+        step.kind = steps::kMirrorRest;
+    } else if (what < 10) {
+        // Regions rest for seconds before they are clean in the log, legs that failed are tried again after some.
+        step.kind = steps::kMirrorTime;
+        step.c = random.chance(1, 2) ? random.between(1, 100) : random.between(100, 15'000);
+    } else if (what < 14) {
+        step.kind = steps::kMirrorSay;
+        step.b = random.below(static_cast<std::uint64_t>(steps::MirrorWord::count));
+        switch (static_cast<steps::MirrorWord>(step.b)) {
+            case steps::MirrorWord::leg_return: step.c = random.below(setup.legs); break;
+            case steps::MirrorWord::rate: step.c = random.chance(1, 2) ? 0 : random.between(1, 64) << 16; break;
+            case steps::MirrorWord::share: step.c = random.chance(1, 2) ? 0 : random.between(5, 100); break;
+            default: break;
+        }
+    } else {
+        return;
+    }
+    steps.push_back(step);
+}
+
+Step draw_fault(Prng& random, const MirrorSetup& setup) {
+    // The log now and then; a leg that is spared never.
+    std::uint64_t disk = random.below(setup.legs + 1);
+    while (disk == setup.survivor && disk != 0) disk = random.between(1, setup.legs);
+    if (disk == 0 && random.chance(1, 2)) disk = setup.survivor == 1 ? 2 : 1;
+    const std::uint64_t size = disk == 0 ? setup.log_sectors() : setup.offsets[disk - 1] + setup.sectors;
+    Step step = steps::draw_fault(random, disk, size);
+    if (disk == 0 && step.b == static_cast<std::uint64_t>(steps::Trouble::from_sector)) step.c = random.below(3);
+    return step;
+}
+
+History MirrorStory::generate(Prng& random) const {
+    const MirrorSetup setup = MirrorSetup::draw(random);
+    History history;
+    history.setup = setup.pack();
+    steps::Shape shape{.sectors = setup.front + setup.sectors,
+                       .chunks = {setup.region, setup.region, 1},
+                       .block = std::max<std::uint64_t>(setup.block, 1),
+                       .volumes = {1}};
+    shape.draw_mood(random);
+
+    const std::uint64_t requests = random.between(130, 150);
+    const bool troubled = random.chance(3, 4);
+    const std::uint64_t faults = troubled ? random.between(1, 4) : 0;
+    std::uint64_t cuts = troubled && random.chance(1, 3) ? 0 : random.between(1, 3);
+    if (random.chance(1, 6)) cuts = random.between(4, 10);
+    std::vector<std::uint64_t> fault_at, cut_at;
+    for (std::uint64_t i = 0; i < faults; ++i) fault_at.push_back(random.between(3, requests - 1));
+    for (std::uint64_t i = 0; i < cuts; ++i) cut_at.push_back(random.between(1, requests - 1));
+    const auto happens = [](const std::vector<std::uint64_t>& at, std::uint64_t i) { return std::count(at.begin(), at.end(), i) != 0; };
+
+    for (std::uint64_t i = 0; i < requests; ++i) {
+        if (happens(fault_at, i)) history.steps.push_back(draw_fault(random, setup));
+        if (happens(cut_at, i)) {
+            history.steps.push_back({.kind = steps::kCut,
+                                     .pause = steps::draw_pause(random, shape.haste),
+                                     .a = random.chance(1, 3) ? random.between(1, 2) : 0,
+                                     .b = random.chance(1, 4) ? random.between(1, 60) : 0});
+        }
+        draw_admin(random, setup, history.steps);
+        if (troubled && random.chance(1, 20)) history.steps.push_back({.kind = steps::kHeal, .a = random.below(setup.legs + 1)});
+        history.steps.push_back(steps::draw_request(random, shape));
+    }
+    return history;
+}
+
+std::string MirrorStory::describe(const Step& step) const {
+    const std::string after = fmt::format("after {} events: ", step.pause);
+    switch (step.kind) {
+        case steps::kMirrorCycle: return after + fmt::format("suspend{} for {} us", step.b ? " without flush" : "", step.c);
+        case steps::kMirrorReload: return after + "swap the table";
+        case steps::kMirrorRest: return after + "wait until all is at rest, and look";
+        case steps::kMirrorSay: return after + "say: " + steps::words_of(static_cast<steps::MirrorWord>(step.b), step.c);
+        case steps::kMirrorTime: return after + fmt::format("{} ms pass", step.c);
+        case steps::kCut: {
+            static constexpr const char* kAfterwards[] = {"", ", errors stay", ", what is gone stays away"};
+            return after + fmt::format("power cut{}{}", kAfterwards[step.a % 3], step.b ? fmt::format(", and again after {} events", step.b) : "");
+        }
+        default: return steps::describe(step);
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<Story> mirror_story() { return std::make_unique<MirrorStory>(); }
+
+}  // namespace udm
