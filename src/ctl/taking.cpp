@@ -15,6 +15,7 @@
 #include "ctl/log.hpp"
 #include "ctl/opener.hpp"
 #include "ctl/time_text.hpp"
+#include "port/nbd_uri.hpp"
 
 namespace udm::ctl {
 namespace {
@@ -248,10 +249,10 @@ void check_unused(Devices& devices, const std::string& cow) {
 // Makes the store's file unless it is a device that is there already; true when it is ours.
 bool provide_store(Devices& devices, const std::string& cow, std::uint64_t bytes, bool reserve) {
     check_unused(devices, cow);
-    if (find_mapped(devices.registry(), cow) || cow.starts_with("ram:")) return false;
+    if (find_mapped(devices.registry(), cow) || cow.starts_with("ram:") || is_nbd_uri(cow)) return false;
     if (!cow.starts_with('/')) {
         throw Failure{Errc::bad_argument, fmt::format("the store {} is neither the absolute path of a file or block device, nor udm:NAME, nor "
-                                                      "ram:NAME:SIZE", cow), cow};
+                                                      "ram:NAME:SIZE, nor an NBD URI", cow), cow};
     }
     struct stat about {};
     if (::stat(cow.c_str(), &about) == 0 && S_ISBLK(about.st_mode)) {

@@ -75,6 +75,26 @@ def test_udm_create_makes_a_device_of_all_of_it(folder, daemon):
         assert daemon.udm("create", "part", server.uri, "--size", "1M").stdout == "part is there: 1.0 MiB\n"
 
 
+def test_snapshots_are_taken_of_it_and_kept_there(folder, daemon):
+    with nbdserver.Nbdkit(folder, "memory", "8M", name="base") as base, nbdserver.Nbdkit(folder, "memory", "8M", name="cow") as cow:
+        daemon.udm("create", "vol", base.uri)
+        handle = client(daemon.export("vol"))
+        handle.pwrite(b"old" * 1024, 0)
+        daemon.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": "far", "cow": cow.uri}])
+        daemon.udm("snapshot", "take", "vol=near", "--cow-dir", folder)
+        assert daemon.table("vol") == f"0 16384 snapshot-origin {base.uri}"
+        assert daemon.table("far") == f"0 16384 snapshot {base.uri} {cow.uri} P 8"
+        handle.pwrite(b"new" * 1024, 0)
+        for name in "far", "near":
+            view = client(daemon.export(name))
+            assert view.pread(3072, 0) == b"old" * 1024
+            view.shutdown()
+        assert handle.pread(3072, 0) == b"new" * 1024
+        handle.shutdown()
+        with pytest.raises(RpcError, match="cannot be a store: far stands on it"):
+            daemon.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": "again", "cow": cow.uri}])
+
+
 def test_another_udmd_is_a_server_like_any(folder, daemon):
     inner = os.path.join(folder, "inner")
     os.mkdir(inner)
