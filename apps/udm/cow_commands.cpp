@@ -62,7 +62,9 @@ void Cow::info(Context& context) const {
                                         : fmt::format("{}, {} chunks in all, {} at most: left by crashes; used when nothing else is left",
                                                       report.holes, report.hole_chunks, report.largest_hole));
     }
-    if (report.fault_count() != 0) text += fmt::format("It is damaged: `udm cow check {}` says how.\n", path);
+    if (report.fault_count() != 0) {
+        text += fmt::format("{}`udm cow check {}` says how.\n", report.kind == Report::Kind::unknown ? "" : "It is damaged: ", path);
+    }
     context.print(object, text);
 }
 
@@ -97,10 +99,13 @@ void Cow::check(Context& context) const {
     std::string text;
     for (const inspect::Finding& finding : lister.findings()) {
         const std::string words = inspect::explain(finding, report);
-        text += fmt::format("  {}\n", words);
+        text += fmt::format("  {}: {}\n", inspect::word_of(finding.fault), words);
         object["findings"].push_back(finding_json(finding, report, words));
     }
     if (lister.left_out() != 0) text += fmt::format("  and {} more (--all lists them)\n", lister.left_out());
+    if (report.header_good && report.chunk_sectors != report.header.chunk_sectors) {
+        text += fmt::format("  the header is whole and says chunks of {}: this is what --chunk makes of it\n", human_sectors(report.header.chunk_sectors));
+    }
     if (in_use) text += fmt::format("  {}\n", kInUse);
     std::string head = fmt::format("{}: {}\n", path, cow_words(report));
     if (report.kind == Report::Kind::store && report.fault_count() == 0) {
@@ -110,13 +115,13 @@ void Cow::check(Context& context) const {
                                 report.hole_chunks == 1 ? "" : "s", report.holes, report.holes == 1 ? "" : "s");
         }
     }
-    if (report.fault_count() != 0) text += advice(report);
+    if (report.fault_count() != 0) text += advice(report, inspect::RepairPlan::make(file, options()));
     context.print(object, head + text);
     if (!clean) context.exit_code = kFailed;
 }
 
-std::string run_line(const inspect::Entry& first, std::uint64_t count) {
-    return fmt::format("{:>16}  {:>16}  {:>12}\n", first.old_chunk, first.new_chunk, count);
+std::string run_line(const inspect::Entry& first, std::uint64_t count, bool beyond) {
+    return fmt::format("{:>16}  {:>16}  {:>12}{}\n", first.old_chunk, first.new_chunk, count, beyond ? "  beyond the origin" : "");
 }
 
 // Straight from the list, in its order: a store may have more exceptions than there is memory.
@@ -144,20 +149,25 @@ void Cow::dump(Context& context) const {
     } else {
         fmt::print("{:>16}  {:>16}  {:>12}\n", "ORIGIN CHUNK", "COW CHUNK", "CHUNKS");
     }
+    const auto origin_sectors = options().origin_sectors;
+    const std::uint64_t origin_chunks = origin_sectors ? reader.geometry().chunk().covering({*origin_sectors}).v : ~std::uint64_t{0};
     inspect::Entry entry{}, first{};
     std::uint64_t count = 0, total = 0, runs = 0;
     const auto put = [&] {
         if (count == 0) return;
+        const bool beyond = origin_sectors && first.old_chunk >= origin_chunks;
         if (context.json) {
-            fmt::print("{}\n{{\"origin\": {}, \"cow\": {}, \"count\": {}}}", runs == 0 ? "" : ",", first.old_chunk, first.new_chunk, count);
+            fmt::print("{}\n{{\"origin\": {}, \"cow\": {}, \"count\": {}{}}}", runs == 0 ? "" : ",", first.old_chunk, first.new_chunk, count,
+                       beyond ? ", \"beyond_origin\": true" : "");
         } else {
-            fmt::print("{}", run_line(first, count));
+            fmt::print("{}", run_line(first, count, beyond));
         }
         ++runs;
     };
     while (looked(reader.next(entry))) {
         ++total;
-        if (count != 0 && entry.old_chunk == first.old_chunk + count && entry.new_chunk == first.new_chunk + count) {
+        if (count != 0 && entry.old_chunk == first.old_chunk + count && entry.new_chunk == first.new_chunk + count &&
+            entry.old_chunk != origin_chunks) {
             ++count;
             continue;
         }
@@ -186,12 +196,12 @@ void add_cow_commands(CLI::App& app, Context& context) {
         auto* command = cow->add_subcommand(name, what);
         command->add_option("FILE", words->path, "The store: a file or block device")->required();
         command->add_option("--chunk", words->chunk, "Chunks of this size, whatever the header says");
+        command->add_option("--origin", words->origin, "The origin, or its size: finds exceptions beyond it");
         command->callback([words, run, &context] { ((*words).*run)(context); });
         return command;
     };
     add("info", "What a store is and has, and how full it is", &Cow::info);
     auto* checking = add("check", "Every fault of a store, and what it means", &Cow::check);
-    checking->add_option("--origin", words->origin, "The origin, or its size: finds exceptions beyond it");
     checking->add_flag("--all", words->all, "All faults, not the first 100");
     add("dump", "The exceptions of a store, in their order", &Cow::dump);
     add_cow_repair_command(*cow, context);

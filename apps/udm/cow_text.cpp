@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "apps/udm/text.hpp"
+#include "inspect/snapshot_guess.hpp"
 #include "base/parse.hpp"
 
 namespace udm::app {
@@ -52,6 +53,10 @@ Json cow_json(const std::string& path, const Report& report) {
                 {"version", report.header.version},
                 {"valid", report.header.valid == 1},
                 {"faults", std::move(faults)}};
+    if (!report.header_good && report.kind != Report::Kind::blank) {
+        object["fitting_chunks"] = Json::array();
+        for (const std::uint32_t sectors : report.fitting) object["fitting_chunks"].push_back(to_bytes(Sectors{sectors}));
+    }
     if (report.chunk_sectors == 0) return object;
     object.update({{"chunk", to_bytes(Sectors{report.chunk_sectors})},
                    {"chunks", report.chunks},
@@ -82,12 +87,21 @@ Json finding_json(const inspect::Finding& finding, const Report& report, const s
     return object;
 }
 
-std::string advice(const Report& report) {
-    const auto has = [&](Fault fault) { return report.faults[static_cast<std::size_t>(fault)] != 0; };
-    if (has(Fault::too_small) || has(Fault::bad_magic)) return "Is this the right file? Nothing can be repaired here.\n";
-    if (has(Fault::wiped_header) || has(Fault::bad_version) || has(Fault::bad_chunk_size) || has(Fault::bad_valid)) {
-        return "Do not load it. If you know its chunk size (the table has it), `udm cow check --chunk SIZE` looks on, and\n"
-               "`udm cow repair --chunk SIZE` makes a new header, keeping a copy.\n";
+std::string advice(const Report& report, const Result<inspect::RepairPlan>& plan) {
+    if (!plan && plan.error().code == Errc::io) throw Refusal{plan.error().message, {}, kUnreadable};
+    if (!plan && report.chunk_sectors == 0 && !report.fitting.empty()) {
+        return fmt::format("Do not load it. What stands behind the header fits chunks of {}. With the size that the table has,\n"
+                           "`udm cow check --chunk SIZE` looks on, and `udm cow repair --chunk SIZE` makes a new header, keeping a copy.\n",
+                           inspect::chunk_size_words(report.fitting));
+    }
+    if (!plan) {
+        return fmt::format("{}Nothing can be repaired here: {}.\n", report.kind == Report::Kind::unknown ? "Is this the right file? " : "",
+                           plan.error().message);
+    }
+    if (plan->makes_header()) {
+        return fmt::format("Do not load it. `udm cow repair --chunk {}` makes a new header and drops what cannot be right, keeps a copy, and says\n"
+                           "what is lost; --dry-run only says it.\n",
+                           inspect::chunk_size_word(report.chunk_sectors));
     }
     return "`udm cow repair` drops what cannot be right, keeps a copy, and says what is lost; --dry-run only says it.\n";
 }

@@ -5,7 +5,7 @@
 
 #include "apps/udm/context.hpp"
 #include "apps/udm/cow_file.hpp"
-#include "inspect/snapshot_check.hpp"
+#include "inspect/snapshot_repair.hpp"
 
 namespace udm::app {
 
@@ -22,8 +22,8 @@ inspect::CheckOptions cow_options(const std::string& chunk, const std::string& o
 std::string cow_words(const inspect::Report& report);
 Json cow_json(const std::string& path, const inspect::Report& report);
 Json finding_json(const inspect::Finding& finding, const inspect::Report& report, const std::string& words);
-// What to do about the faults; ends with a newline.
-std::string advice(const inspect::Report& report);
+// What to do about the faults, given what repair would say with the same words; ends with a newline.
+std::string advice(const inspect::Report& report, const Result<inspect::RepairPlan>& plan);
 // "3-5, 9, 12 and 20 more"
 std::string chunk_list(const std::vector<std::uint64_t>& chunks, std::size_t most);
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <numeric>
 
+#include "inspect/snapshot_guess.hpp"
 #include "targets/snapshot/exception_table.hpp"
 
 namespace udm::inspect {
@@ -63,17 +64,26 @@ class Check {
     Result<void> look_at_header() {
         const Header& header = report_.header;
         bool known = header.magic == snapshot::kMagic;
-        if (header.magic == 0 && !options_.chunk_sectors) {
-            TRY(const bool wiped, has_bytes_behind_header(source_));
-            if (wiped) {
-                found({Fault::wiped_header, {}, 0});
-            } else {
-                report_.kind = Report::Kind::blank;
+        report_.header_good = known && header.version == snapshot::kVersion && is_chunk_size(header.chunk_sectors) && header.valid <= 1;
+        bool list_there = true;
+        if (!report_.header_good) {
+            TRY(report_.fitting, fitting_chunk_sizes(source_));
+            list_there = !report_.fitting.empty();
+            if (options_.chunk_sectors) {
+                TRY(const FirstArea area, look_at_first_area(source_, *options_.chunk_sectors));
+                list_there = area.bears_a_list();
             }
-            return {};
         }
         if (!known) {
-            found({header.magic == 0 ? Fault::wiped_header : Fault::bad_magic, {}, header.magic});
+            const bool wiped = header.magic == 0 && (list_there || !report_.fitting.empty());
+            if (header.magic == 0 && !wiped) {
+                TRY(const bool something, has_bytes_behind_header(source_));
+                if (!something) {
+                    report_.kind = Report::Kind::blank;
+                    return {};
+                }
+            }
+            found({wiped ? Fault::wiped_header : Fault::bad_magic, {}, header.magic});
         } else {
             if (header.version != snapshot::kVersion) {
                 found({Fault::bad_version, {}, header.version});
@@ -86,7 +96,7 @@ class Check {
             if (header.valid > 1) found({Fault::bad_valid, {}, header.valid});
         }
         report_.chunk_sectors = options_.chunk_sectors ? *options_.chunk_sectors : known ? header.chunk_sectors : 0;
-        if (report_.chunk_sectors != 0) report_.kind = Report::Kind::store;
+        if (options_.chunk_sectors ? list_there : known) report_.kind = Report::Kind::store;
         return {};
     }
 
@@ -116,6 +126,7 @@ class Check {
         report_.areas_max = geometry.areas_within(report_.chunks);
         if (reader.cut()) {
             --report_.areas;
+            report_.open_end = reader.open_end();
             found({Fault::no_end, {report_.exceptions, 0, 0}, geometry.area(report_.exceptions / geometry.exceptions_per_area()).v});
         }
         TRY(const auto left, reader.leftovers());
@@ -239,7 +250,12 @@ std::string explain(const Finding& finding, const Report& report) {
         case Fault::too_small: return "too small: a store is a header and an area, two chunks at least";
         case Fault::wiped_header:
             return "the header is zero, but something stands behind it: whoever loads this makes a new, empty store of it";
-        case Fault::bad_magic: return fmt::format("no snapshot store: the first four bytes are {:#010x}, not {:#010x} (\"SnAp\")", finding.other, snapshot::kMagic);
+        case Fault::bad_magic:
+            if (finding.other == 0) {
+                return "no snapshot store: the header is zero, and what stands behind it is no list of exceptions. Whoever loads this as a COW "
+                       "device makes a new, empty store of it";
+            }
+            return fmt::format("no snapshot store: the first four bytes are {:#010x}, not {:#010x} (\"SnAp\")", finding.other, snapshot::kMagic);
         case Fault::bad_version: return fmt::format("the header says version {}; there is only version {}", finding.other, snapshot::kVersion);
         case Fault::bad_chunk_size:
             return fmt::format("the header's chunk size, {} sectors, is no power of two up to {}", finding.other, snapshot::kChunkSectorsMax);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "inspect/snapshot_store.hpp"
 
@@ -13,13 +14,13 @@ namespace udm::inspect {
 enum class Fault : std::uint8_t {
     // Of the header. After these nothing else can be looked at, unless the chunk size is given.
     too_small,         // no room for a header and an area
-    wiped_header,      // no magic, but something behind it
+    wiped_header,      // no magic, but a list behind it
     bad_magic,
     bad_version,
     bad_chunk_size,
     bad_valid,         // neither 0 nor 1
     // Of the list.
-    no_end,            // it goes on where the device ends
+    no_end,            // its end is in an area that is not there, or not all of it
     after_end,         // something stands behind its end
     // Of an exception.
     beyond_device,
@@ -59,13 +60,17 @@ struct CheckOptions {
 };
 
 struct Report {
-    enum class Kind : std::uint8_t { store, blank, unknown };    // blank: would be made a new store
+    // blank: would be made a new store. unknown: nothing says that this is a store, not even a list where --chunk would have one.
+    enum class Kind : std::uint8_t { store, blank, unknown };
     Kind kind = Kind::unknown;
     std::uint64_t bytes = 0;
     Header header{};
+    bool header_good = false;                  // all of it
+    std::vector<std::uint32_t> fitting{};      // else: the chunk sizes that fit what stands behind it, in sectors
     std::uint32_t chunk_sectors = 0;    // in force; 0: not known, and nothing below is
     std::uint64_t chunks = 0;           // whole ones
     std::uint64_t exceptions = 0;       // listed
+    bool open_end = false;              // … as far as the list is there: its end is not
     std::uint64_t runs = 0;             // of good ones, where both chunks follow each other
     std::uint64_t largest_run = 0;
     std::uint64_t areas = 0, areas_max = 0;              // with entries (one at least); that fit

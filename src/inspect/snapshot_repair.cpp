@@ -6,10 +6,14 @@
 #include <array>
 #include <cstring>
 
+#include "inspect/snapshot_guess.hpp"
+#include "targets/snapshot/exception_table.hpp"
+
 namespace udm::inspect {
 
 using snapshot::DiskException;
 using snapshot::DiskHeader;
+using snapshot::ExceptionTable;
 using snapshot::Geometry;
 
 namespace {
@@ -24,6 +28,32 @@ std::uint64_t place_of(const Geometry& geometry, std::uint64_t index) {
 void sort_and_keep_one(std::vector<std::uint64_t>& chunks) {
     std::sort(chunks.begin(), chunks.end());
     chunks.erase(std::unique(chunks.begin(), chunks.end()), chunks.end());
+}
+
+std::string what_fits(const Report& report) {
+    if (report.fitting.empty()) return "no chunk size fits what stands there";
+    return fmt::format("chunks of {} fit what stands there", chunk_size_words(report.fitting));
+}
+
+// The header is not good, and no chunk size is given.
+std::string no_chunk_size(const Report& report) {
+    if (!report.fitting.empty()) {
+        return fmt::format("the header cannot be trusted; {}: --chunk SIZE, with the size that the table has, makes a new one", what_fits(report));
+    }
+    if (report.header.magic != snapshot::kMagic) {
+        return "it has no snapshot store's header, and what stands there is no list of exceptions, whatever the chunk size";
+    }
+    return "the header cannot be trusted, and nothing else says how large its chunks are";
+}
+
+Result<std::string> no_list(Source& source, const Report& report) {
+    const std::string size = chunk_size_word(report.chunk_sectors);
+    TRY(const FirstArea area, look_at_first_area(source, report.chunk_sectors));
+    if (area.listed == 0) {
+        return fmt::format("with chunks of {} its list would be empty, and a new header would only make it look whole; {}", size, what_fits(report));
+    }
+    return fmt::format("with chunks of {} its first area is no list of exceptions: of {} entries {} can be right; {}", size, area.listed, area.good,
+                       what_fits(report));
 }
 
 }  // namespace
@@ -52,26 +82,28 @@ Result<RepairPlan> RepairPlan::make(Source& source, const CheckOptions& options)
     RepairPlan plan{options};
     TRY(plan.before_, check(source, options, &plan));
     const Report& report = plan.before_;
-    const auto has = [&](Fault fault) { return report.faults[static_cast<std::size_t>(fault)] != 0; };
     if (report.kind == Report::Kind::blank) return plan;
-    if (has(Fault::too_small)) return fail(Errc::unsupported, "it is too small to be a store: there is nothing to repair");
-    if (report.kind == Report::Kind::unknown) {
-        return fail(Errc::unsupported, "the header cannot be trusted, and nothing else says how large its chunks are");
+    if (report.header_good && options.chunk_sectors && *options.chunk_sectors != report.header.chunk_sectors) {
+        return fail(Errc::unsupported, fmt::format("its header is whole and says chunks of {}, not {}; without --chunk they are believed",
+                                                   chunk_size_word(report.header.chunk_sectors), chunk_size_word(*options.chunk_sectors)));
     }
-    plan.new_header_ = options.chunk_sectors.has_value() &&
-                       (report.header.magic != snapshot::kMagic || report.header.version != snapshot::kVersion || report.header.valid > 1 ||
-                        report.header.chunk_sectors != *options.chunk_sectors);
-    if (!plan.new_header_ && has(Fault::bad_valid)) {
+    if (plan.has(Fault::too_small)) return fail(Errc::unsupported, "it is too small to be a store: there is nothing to repair");
+    if (report.kind == Report::Kind::unknown) {
+        if (!options.chunk_sectors) return fail(Errc::unsupported, no_chunk_size(report));
+        TRY(std::string why, no_list(source, report));
+        return fail(Errc::unsupported, std::move(why));
+    }
+    plan.new_header_ = options.chunk_sectors.has_value() && !report.header_good;
+    if (!plan.new_header_ && plan.has(Fault::bad_valid)) {
         return fail(Errc::unsupported, "the header does not say whether the snapshot was whole, and nothing else does");
     }
     if (!plan.new_header_ && !report.valid()) {
         return fail(Errc::unsupported, "the store is marked invalid: the snapshot missed changes of its origin, and nothing brings them back");
     }
-    if (has(Fault::no_end)) {
-        // The end of the list needs an area. What was there of one comes back with it, and is looked at then.
-        const Geometry geometry{ChunkSize::of_sectors(report.chunk_sectors)};
-        plan.grown_bytes_ = to_bytes(geometry.chunk().start(geometry.area(report.exceptions / geometry.exceptions_per_area()) + Chunks{1}));
-    }
+    // The end of the list needs an area. When it has none, all that is kept has its data in chunks before that area.
+    const Geometry geometry{ChunkSize::of_sectors(report.chunk_sectors)};
+    const Chunk end_area = geometry.area(plan.kept() / geometry.exceptions_per_area());
+    if (end_area.v >= report.chunks) plan.grown_bytes_ = to_bytes(geometry.chunk().start(end_area + Chunks{1}));
     CHECK(plan.find_lost(source));
     return plan;
 }
@@ -79,10 +111,16 @@ Result<RepairPlan> RepairPlan::make(Source& source, const CheckOptions& options)
 // The list once more, for those that have a good exception, too.
 Result<void> RepairPlan::find_lost(Source& source) {
     if (dropped_.empty()) return {};
-    for (const Entry& entry : dropped_) lost_.push_back(entry.old_chunk);
+    const Geometry geometry{ChunkSize::of_sectors(before_.chunk_sectors)};
+    const std::uint64_t origin_chunks =
+        options_.origin_sectors ? geometry.chunk().covering({*options_.origin_sectors}).v : ExceptionTable::kChunkMax + 1;
+    for (const Entry& entry : dropped_) {
+        if (entry.old_chunk < origin_chunks) lost_.push_back(entry.old_chunk);
+    }
+    lost_unnamed_ = dropped_.size() - lost_.size();
     sort_and_keep_one(lost_);
     std::vector<std::uint64_t> kept;
-    EntryReader reader{source, Geometry{ChunkSize::of_sectors(before_.chunk_sectors)}};
+    EntryReader reader{source, geometry};
     auto next_dropped = dropped_.begin();
     for (Entry entry;;) {
         TRY(const bool there, reader.next(entry));
@@ -98,6 +136,13 @@ Result<void> RepairPlan::find_lost(Source& source) {
     return {};
 }
 
+RepairPlan::Beyond RepairPlan::lost_beyond() const noexcept {
+    if (!before_.open_end) return Beyond::none;
+    // A store that Linux filled ends right behind the chunks of its last area.
+    const std::uint64_t per_area = to_bytes(Sectors{before_.chunk_sectors}) / sizeof(DiskException);
+    return has(Fault::beyond_device) || before_.exceptions % per_area != 0 ? Beyond::certain : Beyond::possible;
+}
+
 std::vector<std::uint64_t> RepairPlan::doubtful() const {
     std::vector<std::uint64_t> chunks = contradicted_;
     sort_and_keep_one(chunks);
@@ -105,9 +150,9 @@ std::vector<std::uint64_t> RepairPlan::doubtful() const {
 }
 
 Result<void> RepairPlan::carry_out(Target& target) const {
-    ASSERT(grown_bytes_ == 0);    // grow, and make a new plan
     CHECK(fill_places(target));
     CHECK(clear_tail(target));
+    CHECK(grow(target));
     return write_header(target);
 }
 
@@ -148,20 +193,24 @@ Result<void> RepairPlan::fill_places(Target& target) const {
     return wrote ? target.sync() : Result<void>{};
 }
 
-// From the new end to the end of the area that has the old one. Nothing there is needed any more, so the order is free.
+// From the new end to the end of the area that has the old one, or of what there is of that area. Nothing there is needed any
+// more, so the order is free.
 Result<void> RepairPlan::clear_tail(Target& target) const {
-    if (dropped_.empty() && !has_leftovers_) return {};
+    if (dropped_.empty() && !has_leftovers_ && grown_bytes_ == 0) return {};
     const Geometry geometry{ChunkSize::of_sectors(before_.chunk_sectors)};
     const std::uint64_t per_area = geometry.exceptions_per_area();
     const std::uint64_t end = (before_.exceptions / per_area + 1) * per_area;
     const std::vector<std::byte> zeroes(kZeroPiece);
     for (std::uint64_t index = kept(); index < end;) {
-        if (geometry.area(index / per_area).v >= before_.chunks) break;
+        const std::uint64_t at = place_of(geometry, index);
+        if (at >= target.size()) break;
         const std::uint64_t count = std::min<std::uint64_t>(per_area - index % per_area, kZeroPiece / sizeof(DiskException));
-        CHECK(target.write(place_of(geometry, index), {zeroes.data(), count * sizeof(DiskException)}));
+        CHECK(target.write(at, {zeroes.data(), static_cast<std::size_t>(std::min(count * sizeof(DiskException), target.size() - at))}));
         index += count;
     }
     return target.sync();
 }
+
+Result<void> RepairPlan::grow(Target& target) const { return grown_bytes_ == 0 ? Result<void>{} : target.grow(grown_bytes_); }
 
 }  // namespace udm::inspect

@@ -23,11 +23,17 @@ bool is_chunk_size(std::uint32_t sectors) noexcept {
     return std::has_single_bit(sectors) && sectors <= snapshot::kChunkSectorsMax;
 }
 
-// The entry's area must be there.
+std::uint64_t EntryReader::there(std::uint64_t area) const {
+    if (geometry_.area(area).v < chunks_) return geometry_.exceptions_per_area();
+    if (geometry_.area(area).v > chunks_) return 0;
+    return (source_.size() - chunks_ * geometry_.chunk().bytes()) / sizeof(DiskException);
+}
+
+// The entry must be there.
 Result<DiskException> EntryReader::at(std::uint64_t index) {
     if (index < piece_first_ || index >= piece_end_) {
         const std::uint64_t per_area = geometry_.exceptions_per_area(), in_area = index % per_area;
-        const std::uint64_t count = std::min<std::uint64_t>(per_area - in_area, kPiece / sizeof(DiskException));
+        const std::uint64_t count = std::min<std::uint64_t>(there(index / per_area) - in_area, kPiece / sizeof(DiskException));
         piece_.resize(count * sizeof(DiskException));
         piece_end_ = piece_first_;
         CHECK(source_.read(to_bytes(geometry_.chunk().start(geometry_.area(index / per_area))) + in_area * sizeof(DiskException), piece_));
@@ -40,8 +46,8 @@ Result<DiskException> EntryReader::at(std::uint64_t index) {
 }
 
 Result<bool> EntryReader::next(Entry& entry) {
-    if (geometry_.area(index_ / geometry_.exceptions_per_area()).v >= chunks_) {
-        cut_ = true;
+    if (index_ % geometry_.exceptions_per_area() >= there(index_ / geometry_.exceptions_per_area())) {
+        open_end_ = true;
         return false;
     }
     TRY(const DiskException found, at(index_));
@@ -53,9 +59,9 @@ Result<bool> EntryReader::next(Entry& entry) {
 
 Result<EntryReader::Leftovers> EntryReader::leftovers() {
     Leftovers left;
-    if (cut_) return left;
-    const std::uint64_t per_area = geometry_.exceptions_per_area();
-    const std::uint64_t end = (index_ / per_area + 1) * per_area;
+    if (open_end_) return left;
+    const std::uint64_t per_area = geometry_.exceptions_per_area(), area = index_ / per_area;
+    const std::uint64_t end = area * per_area + there(area);
     for (std::uint64_t i = index_; i < end; ++i) {
         TRY(const DiskException found, at(i));
         if (found.old_chunk == 0 && found.new_chunk == 0) continue;

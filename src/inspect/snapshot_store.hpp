@@ -45,7 +45,8 @@ struct Entry {
     std::uint64_t old_chunk = 0, new_chunk = 0;
 };
 
-// The list of exceptions, front to back. Memory: one piece.
+// The list of exceptions, front to back; of an area that is only partly there (whose exceptions Linux and the daemon do
+// not see) what there is. Memory: one piece.
 class EntryReader {
   public:
     EntryReader(Source& source, snapshot::Geometry geometry)
@@ -53,8 +54,10 @@ class EntryReader {
 
     // False: the list has ended. Error: io.
     Result<bool> next(Entry& entry);
-    // Then: the list goes on in an area that is not there.
-    bool cut() const noexcept { return cut_; }
+    // Then: its end is in an area that is not there, or not all of it.
+    bool cut() const noexcept { return geometry_.area(index_ / geometry_.exceptions_per_area()).v >= chunks_; }
+    // … and nothing was seen of the end: nobody can tell how far the list went on.
+    bool open_end() const noexcept { return open_end_; }
     // Then: places of the last area behind the end that are not empty, and the first of them. Reads the rest of that area.
     struct Leftovers {
         std::uint64_t count = 0;
@@ -67,6 +70,7 @@ class EntryReader {
 
   private:
     static constexpr std::size_t kPiece = 64 * 1024;
+    std::uint64_t there(std::uint64_t area) const;    // entries of that area within the source
     Result<snapshot::DiskException> at(std::uint64_t index);
 
     Source& source_;
@@ -75,7 +79,7 @@ class EntryReader {
     std::vector<std::byte> piece_;
     std::uint64_t piece_first_ = 0, piece_end_ = 0;    // the entries it has
     std::uint64_t index_ = 0;
-    bool cut_ = false;
+    bool open_end_ = false;
 };
 
 }  // namespace udm::inspect

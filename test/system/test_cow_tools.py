@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 import pattern
-from udmtest import ROOT, SANITIZER, program
+from udmtest import ROOT, SANITIZER, Daemon, program
 from volume import Volume
 
 CHUNK = 4096
@@ -147,6 +147,8 @@ def test_faults_by_chunk_number(store):
     assert "area 0, entry 3 (origin chunk 3 -> COW chunk 5000): the store has chunks 0 to 999: its data are not there." in text
     assert "area 1, entry 4 (origin chunk 260 -> COW chunk 258): COW chunk 258 is area 1 of the list" in text
     assert "udm cow repair" in text
+    for word in checked["faults"]:
+        assert f"\n  {word}: " in text or word == "beyond-origin", word
     assert cow_json("check", store, "--origin", str(100 * CHUNK), code=1)["faults"]["beyond-origin"] == 199
 
 
@@ -229,12 +231,109 @@ def test_a_locked_store_is_not_repaired(store):
 def test_a_truncated_store_gets_its_end_back(daemon, store):
     os.truncate(store, area(1) * CHUNK)
     assert cow_json("check", store, code=1)["faults"] == {"no-end": 1}
-    done = cow_json("repair", store)
-    assert done["kept"] == 256 and done["lost"] == []
+    done = cow("repair", store).stdout
+    assert "0 of 256 exceptions dropped\n" in done and "an unknown number is lost" in done and "No chunk's" not in done
     assert os.path.getsize(store) == (area(1) + 1) * CHUNK
     load(daemon, store)
     with Volume(daemon, "s") as s:
         assert s.read(255 * CHUNK, CHUNK) == bytes([255 % 251]) * CHUNK
+
+
+def test_what_a_cut_off_store_had_behind_its_end_is_lost_by_name(daemon, store):
+    os.truncate(store, 1 << 20)
+    before = sha256(store)
+    dry = cow_json("repair", "--dry-run", store)
+    assert (dry["lost"], dry["lost_beyond_end"], dry["kept"]) == ([254, 255], "yes", 254)
+    assert sha256(store) == before
+    done = cow("repair", store).stdout
+    assert "2 of 256 exceptions dropped\nLOST: the old data of 2 chunks of 4.0 KiB: origin chunks 254-255\n" in done
+    assert "LOST: the list went on behind the end: an unknown number is lost, too.\n" in done and "No chunk's" not in done
+    assert os.path.getsize(store) == 1 << 20
+    cow("check", store)
+    with open(f"{store}.origin", "wb") as file:
+        file.write(b"o" * (400 * CHUNK))
+    load(daemon, store, origin=f"{store}.origin")
+    with Volume(daemon, "s") as s:
+        for i in range(300):
+            assert s.read(i * CHUNK, CHUNK) == (bytes([i % 251]) if i < 254 else b"o") * CHUNK
+
+
+def test_a_good_header_is_not_replaced(store):
+    before = sha256(store)
+    refused = cow("repair", store, "--chunk", "8K", code=1).stderr
+    assert "its header is whole and says chunks of 4K, not 8K" in refused
+    assert "its header is whole and says chunks of 4K, not 8K" in cow("repair", "-n", "--chunk", "8K", store, code=1).stderr
+    text = cow("check", store, "--chunk", "8K", code=1).stdout
+    assert "the header is whole and says chunks of 4.0 KiB" in text and "Nothing can be repaired here" in text
+    assert "nothing to repair" in cow("repair", store, "--chunk", "4K").stdout
+    assert sha256(store) == before and not glob.glob(f"{store}.before-repair*")
+
+
+def test_a_lost_header_is_not_made_with_a_chunk_size_that_empties_the_list(store):
+    with open(store, "r+b") as file:
+        file.write(bytes(4096))
+    before = sha256(store)
+    for size, why in (("512", "its list would be empty"), ("8K", "its list would be empty"), ("16K", "its first area is no list of exceptions")):
+        refused = cow("repair", store, "--chunk", size, code=1).stderr
+        assert f"with chunks of {size} {why}" in refused and "chunks of 4K fit what stands there" in refused and "--dry-run" in refused
+        assert f"with chunks of {size} {why}" in cow("check", store, "--chunk", size, code=1).stdout
+    assert sha256(store) == before and not glob.glob(f"{store}.before-repair*")
+
+
+def test_numbers_that_are_no_chunks_are_not_listed_as_chunks(store):
+    put(store, 3, (1 << 64) - 1, 5)
+    put(store, 4, 1 << 40, 6)
+    put(store, 5, 5, 5000)
+    done = cow("repair", store).stdout
+    assert "3 of 300 exceptions dropped\n" in done
+    assert "LOST: the old data of 1 chunk of 4.0 KiB: origin chunk 5\n" in done
+    assert "LOST: 2 exceptions are for no origin chunk that can be; which were meant, nobody can tell.\n" in done
+    assert "18446744073709551615" not in done
+
+
+@pytest.mark.parametrize("block", [1024, 4096])
+def test_a_file_system_without_a_boot_block_is_no_store(folder, block):
+    path = f"{folder}/disk.img"
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", str(block), path, "64M"], check=True)
+    with open(path, "rb") as file:
+        assert file.read(1024) == bytes(1024)
+    before = sha256(path)
+    text = cow("check", path, code=1).stdout
+    assert "bad-magic: no snapshot store" in text and "Is this the right file? Nothing can be repaired here" in text
+    checked = cow_json("check", path, code=1)
+    assert (checked["kind"], checked["faults"], checked["fitting_chunks"]) == ("unknown", {"bad-magic": 1}, [])
+    assert "no snapshot store" in cow("repair", path, code=1).stderr
+    for size in [str(512)] + [f"{1 << k}K" for k in range(10)] + ["1M", "16M"]:
+        assert "cannot be repaired" in cow("repair", "--chunk", size, path, code=1).stderr
+    assert sha256(path) == before and not glob.glob(f"{path}.*")
+
+
+def test_check_agrees_with_repair_about_a_header_of_noise(daemon, store):
+    with open(store, "r+b") as file:
+        file.write(bytes(range(1, 17)) * 256)
+    assert "fits chunks of 4K" in cow("check", store, code=1).stdout
+    assert cow_json("check", store, code=1)["fitting_chunks"] == [CHUNK]
+    text = cow("check", store, "--chunk", "4K", code=1).stdout
+    assert "bad-magic: " in text and "`udm cow repair --chunk 4K` makes a new header" in text and "Nothing can be repaired" not in text
+    done = cow("repair", store, "--chunk", "4K").stdout
+    assert "0 of 300 exceptions dropped\nNo chunk's old data are lost.\n" in done
+    assert "it can be loaded, unless a daemon has it on record as lost" in done
+    load(daemon, store)
+    with Volume(daemon, "s") as s:
+        assert s.read(299 * CHUNK, CHUNK) == bytes([299 % 251]) * CHUNK
+
+
+@pytest.mark.parametrize("command", ["info", "check", "dump", "repair"])
+def test_options_stand_before_and_behind_the_file(store, command):
+    options = ["--origin", str(300 * CHUNK), "--chunk", "4K"]
+    assert cow(command, *options, store).stdout == cow(command, store, *options).stdout == cow(command, *options[:2], store, *options[2:]).stdout
+
+
+def test_dump_tells_what_is_beyond_the_origin(store):
+    lines = cow("dump", "--origin", str(100 * CHUNK), store).stdout.splitlines()
+    assert [line.split(maxsplit=3) for line in lines[1:4]] == [["0", "2", "100"], ["100", "102", "156", "beyond the origin"],
+                                                               ["256", "259", "44", "beyond the origin"]]
+    assert [run.get("beyond_origin") for run in cow_json("dump", "--origin", str(100 * CHUNK), store)["exceptions"]] == [None, True, True]
 
 
 def test_a_lost_header_is_made_anew(daemon, store):
@@ -246,6 +345,28 @@ def test_a_lost_header_is_made_anew(daemon, store):
     load(daemon, store)
     with Volume(daemon, "s") as s:
         assert s.sha256() == hashlib.sha256(b"".join(bytes([i % 251]) * CHUNK for i in range(300)) + bytes(100 * CHUNK)).hexdigest()
+
+
+def test_what_a_daemon_has_on_record_as_lost_is_repaired_and_stays_invalid(folder):
+    disk, path = f"{folder}/disk.img", f"{folder}/before.cow"
+    with open(disk, "wb") as file:
+        file.truncate(16 << 20)
+    with Daemon(folder, state_dir=True) as daemon:
+        daemon.udm("create", "vol", disk)
+        daemon.udm("snapshot", "take", "vol=before")
+        with Volume(daemon, "vol") as vol:
+            vol.write_pattern(1, 0, 256)
+            vol.flush()
+        daemon.stop()
+        put(path, 3, 3, 1 << 30)
+        daemon.start()
+        assert f"{path} is no longer a snapshot's store" in daemon.udm("status").stdout
+        daemon.stop()
+        assert "unless a daemon has it on record as lost; see `udm status`" in cow("repair", path).stdout
+        assert "no fault" in cow("check", path).stdout
+        daemon.start()
+        daemon.create("again", f"0 {(16 << 20) // 512} snapshot {disk} {path} P 8")
+        assert "Invalid" in daemon.status("again")
 
 
 def test_holes_stay_holes_in_the_copy(store):

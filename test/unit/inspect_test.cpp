@@ -1,11 +1,13 @@
 // Stores looked at from outside (src/inspect): each kind of damage by hand, and repairs that are cut off at every write.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <set>
 
 #include "base/prng.hpp"
+#include "inspect/snapshot_guess.hpp"
 #include "inspect/snapshot_repair.hpp"
 #include "targets/snapshot/exception_table.hpp"
 
@@ -43,18 +45,21 @@ class Memory : public Target {
         return {};
     }
     Result<void> grow(std::uint64_t size) override {
+        if (writes_left == 0) return fail(Errc::io, "cut");
+        --writes_left;
+        EXPECT_GT(size, bytes_.size());
         bytes_.resize(size);
         return {};
     }
     void cut(Prng& random) {
         for (const auto& [number, old] : unsynced_) {
-            if (random.chance(1, 2)) std::memcpy(bytes_.data() + number * kSectorSize, old.data(), kSectorSize);
+            if (random.chance(1, 2)) std::memcpy(bytes_.data() + number * kSectorSize, old.data(), old.size());
         }
         unsynced_.clear();
     }
     std::vector<std::byte> sector(std::uint64_t number) const {
-        const auto at = bytes_.begin() + static_cast<std::ptrdiff_t>(number * kSectorSize);
-        return {at, at + kSectorSize};
+        const std::uint64_t at = number * kSectorSize, end = std::min<std::uint64_t>(at + kSectorSize, bytes_.size());
+        return {bytes_.begin() + static_cast<std::ptrdiff_t>(at), bytes_.begin() + static_cast<std::ptrdiff_t>(end)};
     }
     template <class T>
     void put(std::uint64_t offset, const T& value) {
@@ -337,15 +342,168 @@ TEST(Repair, GivesATruncatedStoreItsEndBack) {
     Store store{200};
     for (std::uint64_t i = 0; i < 40; ++i) store.entry(i, i, 2 + i + i / 32);
     store.truncate(34 * kSectorSize + 64);    // in the midst of area 1: its first four entries are there
-    RepairPlan plan = planned(store);
-    ASSERT_EQ(plan.grows_to(), 35 * kSectorSize);
-    ASSERT_TRUE(store.grow(plan.grows_to()));
-    plan = planned(store);
-    EXPECT_EQ(plan.grows_to(), 0u);
+    const RepairPlan plan = planned(store);
+    EXPECT_EQ(plan.grows_to(), 35 * kSectorSize);
+    EXPECT_EQ(plan.lost(), (std::vector<std::uint64_t>{32, 33, 34, 35}));
+    EXPECT_EQ(plan.lost_beyond(), RepairPlan::Beyond::certain);
     ASSERT_TRUE(plan.carry_out(store));
+    EXPECT_EQ(store.size(), 35 * kSectorSize);
     EXPECT_EQ(checked(store).words, Words{});
     EXPECT_EQ(mapping(store).size(), 32u);
-    EXPECT_EQ(plan.lost(), (std::vector<std::uint64_t>{32, 33, 34, 35}));
+}
+
+TEST(Repair, DoesNotMakeMissingChunksOfACutOffStore) {
+    Store store{200};
+    for (std::uint64_t i = 0; i < 40; ++i) store.entry(i, i, 2 + i + i / 32);
+    store.truncate(32 * kSectorSize + 500);    // chunk 32 in part: the data of exceptions 30 and 31 are gone
+    const RepairPlan plan = planned(store);
+    EXPECT_EQ(plan.lost(), (std::vector<std::uint64_t>{30, 31}));
+    EXPECT_EQ(plan.lost_beyond(), RepairPlan::Beyond::certain);
+    EXPECT_EQ(plan.grows_to(), 0u);
+    ASSERT_TRUE(plan.carry_out(store));
+    EXPECT_EQ(store.size(), 32 * kSectorSize + 500);
+    EXPECT_EQ(checked(store).words, Words{});
+    EXPECT_EQ(mapping(store).size(), 30u);
+}
+
+TEST(Repair, DoesNotKnowAFullStoreFromOneThatWasCutOffBehindItsArea) {
+    Store store{34};
+    for (std::uint64_t i = 0; i < 32; ++i) store.entry(i, i, 2 + i);
+    const RepairPlan plan = planned(store);
+    EXPECT_TRUE(plan.lost().empty());
+    EXPECT_EQ(plan.lost_beyond(), RepairPlan::Beyond::possible);
+    EXPECT_EQ(plan.grows_to(), 35 * kSectorSize);
+    Store longer{36};
+    for (std::uint64_t i = 0; i < 32; ++i) longer.entry(i, i, 2 + i);
+    EXPECT_EQ(planned(longer).lost_beyond(), RepairPlan::Beyond::none);
+}
+
+TEST(Repair, CountsExceptionsOfNoChunkAndListsThemNotAsChunks) {
+    Store store{100};
+    store.entries({{1, 2}, {~std::uint64_t{0}, 3}, {7, 100}, {std::uint64_t{1} << 40, 500}, {90, 4}});
+    const RepairPlan plan = planned(store);
+    EXPECT_EQ(plan.lost(), (std::vector<std::uint64_t>{7}));
+    EXPECT_EQ(plan.lost_unnamed(), 2u);
+    const RepairPlan smaller = planned(store, {.chunk_sectors = {}, .origin_sectors = 50});
+    EXPECT_EQ(smaller.lost(), (std::vector<std::uint64_t>{7}));
+    EXPECT_EQ(smaller.lost_unnamed(), 3u);
+}
+
+// Cut off at any byte, and the repair after any of its writes: an exception is kept where its entry and all of its data are
+// there, lost by name where only the entry is, and whatever else was listed is said to be lost without a number.
+TEST(Repair, OfAStoreCutOffAnywhereKeepsWhatIsThereAndSaysWhatIsNot) {
+    Prng random{12};
+    std::uint64_t grown = 0, moved = 0, cuts = 0;
+    for (int round = 0; round < 400; ++round) {
+        constexpr std::uint64_t kChunks = 140;
+        Store damaged{kChunks};
+        std::vector<std::uint64_t> free;
+        for (std::uint64_t chunk = 2; chunk < kChunks; ++chunk) {
+            if (!kGeometry.is_metadata({chunk})) free.push_back(chunk);
+        }
+        const std::uint64_t count = random.between(1, 127), mixed = random.between(0, 2) == 0 ? free.size() : random.between(1, 3);
+        std::vector<std::uint64_t> cow;
+        while (cow.size() < count) {
+            const auto at = free.begin() + static_cast<std::ptrdiff_t>(random.between(0, std::min<std::uint64_t>(mixed, free.size()) - 1));
+            cow.push_back(*at);
+            free.erase(at);
+        }
+        for (std::uint64_t i = 0; i < count; ++i) damaged.entry(i, 1000 + i, cow[i]);
+        const std::uint64_t size = random.chance(1, 2) ? random.between(2 * kSectorSize, kChunks * kSectorSize)
+                                                       : to_bytes(kGeometry.chunk().start(kGeometry.area(random.between(1, 4)))) + random.between(0, 520);
+        damaged.truncate(size);
+        std::map<std::uint64_t, std::uint64_t> kept;
+        std::vector<std::uint64_t> lost;
+        std::uint64_t seen = 0;
+        for (; seen < count; ++seen) {
+            if (to_bytes(kGeometry.chunk().start(kGeometry.area(seen / 32))) + (seen % 32 + 1) * sizeof(DiskException) > size) break;
+            if ((cow[seen] + 1) * kSectorSize <= size) {
+                kept.emplace(1000 + seen, cow[seen]);
+            } else {
+                lost.push_back(1000 + seen);
+            }
+        }
+        const RepairPlan plan = planned(damaged);
+        ASSERT_EQ(plan.lost(), lost) << "round " << round;
+        if (seen < count) {
+            ASSERT_NE(plan.lost_beyond(), RepairPlan::Beyond::none) << "round " << round;
+        }
+        grown += plan.grows_to() != 0;
+        moved += plan.grows_to() != 0 && !lost.empty();    // the good ones take the places of the lost ones
+        for (std::uint64_t writes = 0;; ++writes) {
+            Store store = damaged;
+            store.writes_left = writes;
+            const bool done = plan.carry_out(store).has_value();
+            store.cut(random);
+            store.writes_left = ~std::uint64_t{0};
+            if (!done) {
+                ++cuts;
+                ASSERT_TRUE(planned(store).carry_out(store));
+            }
+            ASSERT_EQ(checked(store).words, Words{}) << "round " << round << ", cut after " << writes;
+            ASSERT_EQ(mapping(store), kept) << "round " << round << ", cut after " << writes;
+            if (done) break;
+        }
+    }
+    EXPECT_GT(grown, 20u);
+    EXPECT_GT(moved, 5u);
+    EXPECT_GT(cuts, 300u);
+}
+
+TEST(Repair, RefusesAChunkSizeThatIsNotTheHeaders) {
+    Store store{100};
+    store.entries({{1, 2}, {2, 3}});
+    const auto why = [&](std::uint32_t sectors) {
+        auto plan = RepairPlan::make(store, {.chunk_sectors = sectors});
+        return plan ? std::string{"nothing"} : plan.error().message;
+    };
+    EXPECT_EQ(why(2), "its header is whole and says chunks of 512, not 1K; without --chunk they are believed");
+    EXPECT_EQ(why(1), "nothing");
+    store.header(snapshot::kMagic, 0, 1, kChunk);
+    EXPECT_EQ(why(2), "its header is whole and says chunks of 512, not 1K; without --chunk they are believed");
+    store.header(0, 0, 0, 0);
+    EXPECT_EQ(why(1), "nothing");
+    EXPECT_EQ(why(2), "with chunks of 1K its list would be empty, and a new header would only make it look whole; chunks of 512 fit what stands there");
+    for (std::uint64_t i = 0; i < 128; ++i) store.put(1024 + i * 8, ~i);
+    EXPECT_EQ(why(2), "with chunks of 1K its first area is no list of exceptions: of 64 entries 0 can be right; chunks of 512 fit what stands there");
+    Memory other{100 * kSectorSize};
+    for (std::uint64_t i = 0; i < 512; ++i) other.put(1024 + i * 8, i << 33);
+    EXPECT_EQ(RepairPlan::make(other, {}).error().message,
+              "it has no snapshot store's header, and what stands there is no list of exceptions, whatever the chunk size");
+    EXPECT_EQ(checked(other).report.kind, Report::Kind::unknown);
+    EXPECT_EQ(checked(other).words, Words{"no snapshot store: the header is zero, and what stands behind it is no list of exceptions. Whoever loads "
+                                          "this as a COW device makes a new, empty store of it"});
+}
+
+TEST(Guess, FindsTheChunkSizeByTheFirstArea) {
+    for (const std::uint32_t sectors : {1u, 2u, 8u, 32u, 128u, 256u, 1024u}) {
+        const Geometry geometry{ChunkSize::of_sectors(sectors)};
+        Memory store{20 * geometry.chunk().bytes()};
+        EXPECT_TRUE(fitting_chunk_sizes(store)->empty());
+        EXPECT_EQ(checked(store).report.kind, Report::Kind::blank);
+        EXPECT_EQ(checked(store, {.chunk_sectors = sectors}).report.kind, Report::Kind::blank);
+        Prng random{sectors};
+        for (std::uint64_t i = 0; i < 10; ++i) {
+            DiskException entry;
+            entry.old_chunk = 100 + 3 * i;
+            entry.new_chunk = 2 + i;
+            store.put(geometry.chunk().bytes() + i * sizeof entry, entry);
+            for (std::uint64_t at = 0; at < geometry.chunk().bytes(); at += 8) {
+                store.put((2 + i) * geometry.chunk().bytes() + at, i == 0 ? 0 : random.next());
+            }
+        }
+        EXPECT_EQ(*fitting_chunk_sizes(store), std::vector<std::uint32_t>{sectors});
+        EXPECT_EQ(checked(store).report.fitting, std::vector<std::uint32_t>{sectors});
+        EXPECT_EQ(checked(store).words, Words{"the header is zero, but something stands behind it: whoever loads this makes a new, empty store of it"});
+        EXPECT_EQ(checked(store, {.chunk_sectors = sectors}).report.exceptions, 10u);
+        DiskException again;
+        again.old_chunk = 1;
+        again.new_chunk = 5;
+        store.put(geometry.chunk().bytes() + 10 * sizeof again, again);    // COW chunk 5 twice
+        EXPECT_TRUE(fitting_chunk_sizes(store)->empty());
+        EXPECT_TRUE(look_at_first_area(store, sectors)->bears_a_list());
+    }
+    EXPECT_EQ(chunk_size_words({1, 8, 2048, 1u << 21}), "512, 4K, 1M, 1G");
 }
 
 TEST(Repair, MakesAHeaderOfAChunkSize) {
