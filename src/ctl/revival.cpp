@@ -34,6 +34,11 @@ void Revival::look(const std::string& uri) {
         auto opened = host.opener(found.home).open(uri, OpenMode::read);
         lock.lock();
         if (std::exchange(first, false)) ++asked_;
+        if (opened && stopping_) {    // run() has let go of what was found before
+            lock.unlock();
+            run_on(host.env(found.home).reactor, [&device = *opened] { device.reset(); });
+            return;
+        }
         if (opened) {
             found.device = std::move(*opened);
             found_[uri] = std::move(found);
