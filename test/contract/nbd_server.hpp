@@ -45,6 +45,7 @@ class Nbdkit {
             ::poll(nullptr, 0, 1);
         }
     }
+    void signal(int which) const { ::kill(pid_, which); }
     void kill() {
         if (pid_ <= 0) return;
         ::kill(pid_, SIGKILL);
