@@ -128,15 +128,15 @@ void submit(Clients& clients, Volume& volume, const Step& step) {
     clients.submit(volume, op, extent, {.fua = may_be_fua && step.d == 1});
 }
 
-void apply_fault(SimDisk& disk, const Step& step) {
-    const auto once = [&](unsigned ops) {
-        disk.add_fault({.ops = ops, .skip = step.c, .times = step.d, .status = IoStatus::io_error});
+void apply_fault(SimDisk& disk, const Step& step, IoStatus of_writes) {
+    const auto once = [&](unsigned ops, IoStatus status = IoStatus::io_error) {
+        disk.add_fault({.ops = ops, .skip = step.c, .times = step.d, .status = status});
     };
     switch (static_cast<Trouble>(step.b)) {
-        case Trouble::write_once: once(DiskFault::kWrites); break;
+        case Trouble::write_once: once(DiskFault::kWrites, of_writes); break;
         case Trouble::read_once: once(DiskFault::kReads); break;
         case Trouble::any_once: once(DiskFault::kAll); break;
-        case Trouble::writes: disk.fail_always(DiskFault::kWrites); break;
+        case Trouble::writes: disk.fail_always(DiskFault::kWrites, of_writes); break;
         case Trouble::everything: disk.fail_always(); break;
         case Trouble::from_sector: disk.fail_from({step.c}); break;
         case Trouble::range: disk.fail_range({{step.c}, {step.d}}); break;

@@ -63,7 +63,7 @@ Step draw_fault(Prng& random, std::uint64_t disk, std::uint64_t sectors);
 bool is_request(const Step& step) noexcept;
 // Submits the request of a step to a volume that is attached; cut down to its size, dropped if nothing is left.
 void submit(Clients& clients, Volume& volume, const Step& step);
-void apply_fault(SimDisk& disk, const Step& step);
+void apply_fault(SimDisk& disk, const Step& step, IoStatus of_writes = IoStatus::io_error);
 void heal(SimDisk& disk);
 // Without the stalls, which nobody would survive; and what is gone comes back.
 void heal_for_boot(SimDisk& disk, bool keep_faults);

@@ -212,7 +212,7 @@ TEST_F(Defects, N16_AFullPOStoreIsLostWhenTheOriginIsWritten) {
     origin();
     snapshot("", "PO", 8, 32);    // two chunks of data
     EXPECT_EQ(write("o", 0, 16, 7), IoStatus::ok);
-    EXPECT_EQ(write("s", 64, 8, 7), IoStatus::io_error);
+    EXPECT_EQ(write("s", 64, 8, 7), IoStatus::no_space);
     EXPECT_EQ(status("s"), "Overflow");
     EXPECT_EQ(read("s", 0, 16), all(16, 1));
     EXPECT_EQ(write("o", 64, 8, 7), IoStatus::ok);    // cannot be kept any more
@@ -224,7 +224,7 @@ TEST_F(Defects, N17_OverflowAndInvalidRaiseEvents) {
     origin();
     snapshot("1", "PO", 8, 32);
     const auto before = (*this)["s1"].event_number();
-    EXPECT_EQ(write("s1", 0, 24, 7), IoStatus::io_error);
+    EXPECT_EQ(write("s1", 0, 24, 7), IoStatus::no_space);
     EXPECT_TRUE(events.has("s1: snapshot full 80%"));
     EXPECT_TRUE(events.has("s1: snapshot full 95%"));
     EXPECT_TRUE(events.has("s1: snapshot overflow"));
@@ -316,7 +316,7 @@ TEST_F(Defects, N21_AnAreaThatWouldFillWithNothingBehindItIsTakenForFull) {
     disk("cow", 34);
     make("s", kSize, "snapshot", "origin cow PO 1");
     for (std::uint64_t i = 0; i < 31; ++i) EXPECT_EQ(write("s", i, 1, 5), IoStatus::ok) << i;
-    EXPECT_EQ(write("s", 31, 1, 5), IoStatus::io_error);
+    EXPECT_EQ(write("s", 31, 1, 5), IoStatus::no_space);
     EXPECT_EQ(status("s"), "Overflow");    // not lost
     remove("s");
     make("s", kSize, "snapshot", "origin cow PO 1");
@@ -326,7 +326,7 @@ TEST_F(Defects, N21_AnAreaThatWouldFillWithNothingBehindItIsTakenForFull) {
     put_entry("cow", 1, 31, 31, 33);
     make("s", kSize, "snapshot", "origin cow PO 1");
     EXPECT_EQ(status("s"), "34/34 3");
-    EXPECT_EQ(write("s", 100, 1, 5), IoStatus::io_error);
+    EXPECT_EQ(write("s", 100, 1, 5), IoStatus::no_space);
 }
 
 class Crafted : public Defects {

@@ -107,8 +107,119 @@ TEST_F(Full, GrowthEndsAtItsBound) {
     ASSERT_EQ(set("auto_extend", "8K,65537"), "");    // 16 chunks, and a byte
     for (std::uint64_t i = 0; i < 14; ++i) EXPECT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
     EXPECT_EQ(disks["cow"]->limits().size.v, 128u);
-    EXPECT_EQ(write("s", 14 * 8, 8, 9), IoStatus::io_error);
+    EXPECT_EQ(write("s", 14 * 8, 8, 9), IoStatus::no_space);
     EXPECT_EQ(status("s"), "Overflow");
+}
+
+// --- overflow -------------------------------------------------------------------------------------------------------
+
+TEST_F(Full, AnOverflowEndsWhenTheDeviceHasGrown) {
+    snapshot("PO", 10);    // 8 chunks of data
+    for (std::uint64_t i = 0; i < 8; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(write("s", 800, 8, 5), IoStatus::no_space);
+    EXPECT_EQ(status("s"), "Overflow");
+    EXPECT_EQ(events_with("s: snapshot overflow: the COW device is full; all that was written is kept"), 1u);
+    EXPECT_EQ(write("s", 0, 64, 7), IoStatus::ok) << "chunks that it has";
+    disks["cow"]->resize({12 * 8});
+    EXPECT_EQ(status("s"), "Overflow") << "until a write finds out";
+    EXPECT_EQ(write("s", 800, 8, 5), IoStatus::ok);
+    EXPECT_EQ(status("s"), "88/96 16");
+    EXPECT_EQ(events_with("s: snapshot overflow ended"), 1u);
+    EXPECT_EQ(write("s", 900, 1, 5), IoStatus::ok);
+    EXPECT_EQ(write("s", 1000, 1, 5), IoStatus::no_space);
+    EXPECT_EQ(events_with("s: snapshot overflow:"), 2u);
+    EXPECT_EQ(events_with("invalid"), 0u);
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow PO 8");
+    EXPECT_EQ(read("s", 0, 64), all(64, 7));
+    EXPECT_EQ(read("s", 800, 8), all(8, 5));
+    EXPECT_EQ(read("s", 1000, 1), all(1, 1));
+}
+
+TEST_F(Full, AnOverflowEndsWhenItMayExtend) {
+    snapshot("PO", 10);
+    for (std::uint64_t i = 0; i < 8; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    EXPECT_EQ(write("s", 800, 8, 5), IoStatus::no_space);
+    ASSERT_EQ(set("auto_extend", "64K"), "");
+    EXPECT_EQ(write("s", 800, 8, 5), IoStatus::ok);
+    EXPECT_NE(status("s"), "Overflow");
+}
+
+TEST_F(Full, NoRoomBelowTheDeviceIsAnOverflowAndLosesNothing) {
+    snapshot("PO", 1000);
+    for (std::uint64_t i = 0; i < 20; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    ASSERT_EQ(flush("s"), IoStatus::ok);
+    disks["cow"]->fail_always(op_bit(Op::write), IoStatus::no_space);
+    // Many at once: all of their chunks are given back.
+    std::vector<std::unique_ptr<Request>> requests;
+    for (std::uint64_t i = 30; i < 60; ++i) {
+        requests.push_back(std::make_unique<Request>(reactor, (*this)["s"], Op::write, Extent{{i * 8 + i % 2}, {8 - i % 2}}, 7));
+    }
+    reactor.run_until_idle();
+    for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::no_space);
+    EXPECT_EQ(status("s"), "Overflow");
+    EXPECT_EQ(events_with("s: snapshot overflow: what is below the COW device is full"), 1u);
+    const std::uint64_t tried = disks["cow"]->count(Op::write).requests;
+    for (int i = 0; i < 50; ++i) EXPECT_EQ(write("s", 800, 8, 7), IoStatus::no_space);
+    EXPECT_EQ(disks["cow"]->count(Op::write).requests, tried) << "not without end";
+    EXPECT_EQ(read("s", 0, 160), all(160, 9));
+    EXPECT_EQ(read("s", 240, 240), all(240, 1));
+    disks["cow"]->clear_faults();
+    reactor.run_for(2 * kSecond);
+    EXPECT_EQ(write("s", 800, 8, 7), IoStatus::ok);
+    EXPECT_EQ(events_with("s: snapshot overflow ended"), 1u);
+    EXPECT_NE(status("s"), "Overflow");
+    for (std::uint64_t i = 101; i < 200; ++i) ASSERT_EQ(write("s", i * 8, 8, 7), IoStatus::ok) << i;
+    ASSERT_EQ(flush("s"), IoStatus::ok);
+    EXPECT_EQ(events_with("invalid"), 0u);
+    remove("s");
+    make("s", kSize, "snapshot", "origin cow PO 8");
+    EXPECT_EQ(read("s", 0, 160), all(160, 9));
+    EXPECT_EQ(read("s", 160, 640), all(640, 1));
+    EXPECT_EQ(read("s", 800, 800), all(800, 7));
+}
+
+TEST_F(Full, AListThatFindsNoRoomBelowIsWrittenByALaterFlush) {
+    for (const unsigned ops : {op_bit(Op::write), op_bit(Op::flush), op_bit(Op::write) | op_bit(Op::write_zeroes)}) {
+        SimDisk::Options cached;
+        disk("cow", 1200 * 8, cached);
+        make("s", kSize, "snapshot", "origin cow PO 8");
+        for (std::uint64_t i = 0; i < 200; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+        ASSERT_EQ(flush("s"), IoStatus::ok);
+        for (std::uint64_t i = 200; i < 500; ++i) ASSERT_EQ(write("s", i * 8, 8, 7), IoStatus::ok) << i;    // into the second area
+        disks["cow"]->fail_always(ops, IoStatus::no_space);
+        for (int i = 0; i < 3; ++i) EXPECT_EQ(flush("s"), IoStatus::no_space);
+        EXPECT_EQ(status("s"), "Overflow");
+        EXPECT_EQ(read("s", 0, 1600), all(1600, 9));
+        EXPECT_EQ(read("s", 1600, 2400), all(2400, 7));
+        disks["cow"]->clear_faults();
+        ASSERT_EQ(flush("s"), IoStatus::ok);
+        EXPECT_EQ(events_with("invalid"), 0u);
+        remove("s");
+        make("s", kSize, "snapshot", "origin cow PO 8");
+        EXPECT_EQ(read("s", 0, 1600), all(1600, 9));
+        EXPECT_EQ(read("s", 1600, 2400), all(2400, 7));
+        remove("s");
+        opener.remove("cow");
+        events.words.clear();
+    }
+}
+
+TEST_F(Full, WhatTheOriginWaitsForCannotBePutOff) {
+    snapshot("PO", 100);
+    ASSERT_EQ(write("s", 0, 8, 9), IoStatus::ok);
+    disks["cow"]->fail_always(op_bit(Op::write), IoStatus::no_space);
+    EXPECT_EQ(write("o", 80, 8, 7), IoStatus::ok);
+    EXPECT_EQ(status("s"), "Invalid");
+}
+
+TEST_F(Full, OnlyWhatTheOriginHasOutrunIsGivenBack) {
+    snapshot("P", 20);
+    for (std::uint64_t i = 0; i < 18; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    ASSERT_EQ(write("s", 800, 8, 9), IoStatus::io_error);
+    ASSERT_EQ(status("s"), "Invalid");
+    remove("s");
+    EXPECT_EQ(disks["cow"]->count(Op::discard).requests, 0u) << "somebody's only copy";
 }
 
 TEST_F(Full, AFileThatCannotGrowIsFullAndSaysWhy) {

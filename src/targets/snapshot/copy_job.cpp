@@ -185,7 +185,7 @@ void CopyJob::piece_unreadable(IoStatus status) noexcept {
         next_piece();
         return;
     }
-    first.snapshot->invalidate("the origin cannot be read where a chunk must be copied");
+    first.snapshot->invalidate("the origin cannot be read where a chunk must be copied", true);
     part_ends(first, false);
     end();
 }
@@ -215,7 +215,11 @@ void CopyJob::part_written(Part& part, IoStatus status) noexcept {
     const bool failed = status != IoStatus::ok;
     if (failed) {
         status_ = first_error(status_, status);
-        part.snapshot->invalidate(std::string{"the COW device cannot be written: "} + to_string(status));
+        if (io_ && part.snapshot->overflows_below(status)) {
+            part.snapshot->store().give_back({part.cow_first, part.count});
+        } else {
+            part.snapshot->invalidate(std::string{"the COW device cannot be written: "} + to_string(status), !io_);
+        }
     }
     if (failed || part.source.end() <= at_ + piece_) part_ends(part, !failed);
     ASSERT(pending_ > 0);
@@ -242,6 +246,7 @@ void CopyJob::part_ends(Part& part, bool copied) noexcept {
     uncount(part);
     if (copied && part.snapshot->valid()) {
         part.snapshot->publish(part);
+        if (io_) part.snapshot->found_room();
         // What a write to the origin waits for must be durable; a write to the snapshot needs no more than this.
         part.durable.part = &part;
         if (!io_ && part.snapshot->store().when_durable(part.durable)) return;

@@ -121,7 +121,7 @@ void OriginGroup::look_at(Snapshot& snapshot, OriginWrite& write) noexcept {
                 if (snapshot.fullness().wait_for_space(wait)) return;
                 waits_.give(wait);
                 --write.pending;
-                snapshot.invalidate("the COW device is full and the origin is written");
+                snapshot.invalidate("the COW device is full and the origin is written", true);
                 return;
             }
             Part& part = new_part();

@@ -102,7 +102,7 @@ Job<IoStatus> PersistentStore::clear_in_turn(std::uint64_t first, const std::vec
         co_return status;
     }
     rest_of_area_unknown_ = false;
-    published_ = written_ = durable_ = reserved_ = wanted_ = first;
+    published_ = written_ = durable_ = reserved_ = wanted_ = tried_ = first;
     // As the kernel counts it while it merges; recount() says what is free.
     const std::uint64_t per_area = geometry_.exceptions_per_area();
     next_free_ = geometry_.area(first / per_area) + Chunks{first % per_area + 1};

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "services/pooled_buffer.hpp"
 
@@ -219,7 +220,9 @@ Chunk PersistentStore::next_area(Chunk chunk) const noexcept {
 Job<IoStatus> PersistentStore::flush() {
     if (!cow_->limits().volatile_cache) co_return IoStatus::ok;
     IoWait wait{env_.reactor, *cow_, Op::flush, {}};
-    co_return co_await wait;
+    const IoStatus status = co_await wait;
+    if (status != IoStatus::ok) flush_failed_ = true;
+    co_return status;
 }
 
 Job<IoStatus> PersistentStore::write_zeroes(Extent extent) {
@@ -291,6 +294,11 @@ Job<IoStatus> PersistentStore::write_entries(std::uint64_t first, std::uint64_t 
 Job<IoStatus> PersistentStore::commit_batch(std::uint64_t end) {
     const std::uint64_t per_piece = geometry_.exceptions_per_piece();
     const std::uint64_t here_end = area_end(written_);
+    if (flush_first_) {
+        auto flushing = flush();
+        if (const IoStatus status = co_await flushing; status != IoStatus::ok) co_return status;
+        flush_first_ = false;
+    }
     if (rest_of_area_unknown_) {
         const std::uint64_t next_piece = written_ - written_ % per_piece + per_piece;
         if (end > written_ && next_piece < here_end) {
@@ -329,6 +337,7 @@ Job<IoStatus> PersistentStore::commit_batch(std::uint64_t end) {
     }
     if (status == IoStatus::ok) {
         durable_ = written_before;
+        forget_durable();
         release(waiting_, durable_, status);
     }
     while (Waiter* waiter = synced.pop_front_or_null()) waiter->woken(status);
@@ -341,17 +350,34 @@ Job<IoStatus> PersistentStore::commit_batch(std::uint64_t end) {
     written_ = end;
     if (!env_.chaos.keeps("snapshot.flush_before_origin_write")) {
         durable_ = written_;
+        forget_durable();
         release(waiting_, durable_, status);
     }
-    // Entries of pieces that are done with are not needed any more.
-    const std::uint64_t keep_from = written_ - written_ % per_piece;
-    tail_.erase(tail_.begin(), tail_.begin() + static_cast<std::ptrdiff_t>(keep_from - tail_first_));
-    tail_first_ = keep_from;
     co_return IoStatus::ok;
 }
 
+// Entries of pieces that are done with are not needed any more.
+void PersistentStore::forget_durable() noexcept {
+    const std::uint64_t keep_from = durable_ - durable_ % geometry_.exceptions_per_piece();
+    tail_.erase(tail_.begin(), tail_.begin() + static_cast<std::ptrdiff_t>(keep_from - tail_first_));
+    tail_first_ = keep_from;
+}
+
+// A commit found no room below the device. False: that is a failure. `told`: somebody who asked for a flush learns of it.
+bool PersistentStore::put_off(bool told) noexcept {
+    for (const Waiter& waiter : waiting_) {
+        if (!waiter.of_snapshot) return false;
+    }
+    if (!failure_->store_full()) return false;
+    if (flush_failed_ && !told) untold_ = IoStatus::no_space;
+    flush_first_ = rest_of_area_unknown_ = true;
+    written_ = wanted_ = durable_;
+    tried_ = published_;
+    return true;
+}
+
 bool PersistentStore::wants_commit() const noexcept {
-    return !failed_ && (wanted_ > durable_ || !syncs_.empty() || published_ - written_ >= kBackgroundBatch);
+    return !failed_ && (wanted_ > durable_ || !syncs_.empty() || published_ - std::max(written_, tried_) >= kBackgroundBatch);
 }
 
 Job<void> PersistentStore::commit_loop() {
@@ -367,6 +393,12 @@ Job<void> PersistentStore::commit_loop() {
             auto wait = work_.wait();
             co_await wait;
         }
+        if (untold_ != IoStatus::ok && !syncs_.empty()) {
+            release(syncs_, ~std::uint64_t{0}, std::exchange(untold_, IoStatus::ok));
+            continue;
+        }
+        const bool told = !syncs_.empty();
+        flush_failed_ = false;
         std::uint64_t end = published_;
         if (end - written_ > 1 && env_.chaos.fires("snapshot.small_commit")) end = written_ + 1;
         committing_ = true;
@@ -375,8 +407,10 @@ Job<void> PersistentStore::commit_loop() {
         committing_ = false;
         if (clearing_) turn_.notify_all();
         if (status != IoStatus::ok) {
-            failed_ = true;
-            failure_->store_failed(status, "commit exceptions");
+            if (status != IoStatus::no_space || !put_off(told || !syncs_.empty())) {
+                failed_ = true;
+                failure_->store_failed(status, "commit exceptions");
+            }
             release(waiting_, ~std::uint64_t{0}, status);
             release(syncs_, ~std::uint64_t{0}, status);
         }
@@ -468,8 +502,13 @@ bool PersistentStore::cut_off() const noexcept {
 void PersistentStore::give_back(const Allocation& unused) noexcept {
     Chunk after = unused.first + unused.count;
     if (geometry_.is_metadata(after)) after += Chunks{1};
-    if (after != next_free_) return;
-    next_free_ = unused.first;
+    if (after == next_free_) {
+        next_free_ = unused.first;
+    } else {
+        if (holes_.size() >= kHolesMax) return;
+        holes_.push_back(unused);
+        hole_chunks_ += unused.count;
+    }
     reserved_ -= unused.count.v;
 }
 
@@ -478,15 +517,11 @@ void PersistentStore::publish(Chunk old_first, Chunk new_first, Chunks count) no
         tail_.push_back({old_first.v + i, new_first.v + i});
         ++published_;
     }
-    if (published_ - written_ >= kBackgroundBatch) work_.notify_all();
+    if (published_ - std::max(written_, tried_) >= kBackgroundBatch) work_.notify_all();
 }
 
 bool PersistentStore::maybe_volatile(Chunk old_first, Chunks count) const noexcept {
     if (durable_ == published_) return false;
-    if (written_ != durable_) {
-        // Some of those not yet flushed have left tail_; they are few and soon durable.
-        if (tail_first_ > durable_) return true;
-    }
     static constexpr std::uint64_t kLookAt = 256;    // beyond that, waiting for a commit is cheaper than searching
     if (published_ - durable_ > kLookAt) return true;
     for (std::uint64_t i = durable_ - tail_first_; i < tail_.size(); ++i) {

@@ -9,6 +9,9 @@
 // A batch that nothing follows takes a second flush. Without anyone waiting nothing is committed until a few
 // thousand exceptions have gathered (decision 2).
 //
+// No room below the device (Failure::store_full) ends a commit and no more. What is not known as durable is kept in memory until
+// it is, and is written again by the next commit, after a flush of the data it leads to: some of the list may have arrived.
+//
 // Invariants: the entry after the last one on disk is always zero or unreachable; a full area's successor is
 // initialised durably before the piece that fills the area is written; the list never fills the last area there is.
 #pragma once
@@ -81,6 +84,8 @@ class PersistentStore final : public Store {
     std::size_t at_most(std::size_t bytes) const noexcept;
     Chunks room() const noexcept { return geometry_.chunk().whole(cow_->limits().size); }
     bool wants_commit() const noexcept;
+    bool put_off(bool told) noexcept;
+    void forget_durable() noexcept;
     void trim_tail();
     void release(List<Waiter>& list, std::uint64_t upto, IoStatus status) noexcept;
     std::string where(const char* what) const;
@@ -100,11 +105,16 @@ class PersistentStore final : public Store {
     std::uint64_t written_ = 0;      // … written to the store
     std::uint64_t durable_ = 0;      // … and flushed
     std::uint64_t wanted_ = 0;       // somebody waits for these
-    // The entries from tail_first_ (the start of a piece, at or before written_) to published_.
+    // The entries from tail_first_ (the start of a piece, at or before durable_) to published_.
     std::vector<DiskException> tail_;
     std::uint64_t tail_first_ = 0;
     bool rest_of_area_unknown_ = false;    // after a load: what follows the current piece may be of a torn commit
     bool failed_ = false;
+    // After a commit that found no room below the device:
+    bool flush_first_ = false;             // what was written may be there or not: data first, then all of the list again
+    bool flush_failed_ = false;            // of the commit under way
+    std::uint64_t tried_ = 0;              // published then: what is no more than that is not tried again in the background
+    IoStatus untold_{IoStatus::ok};        // a flush failed and nobody waited: the next sync is told
     bool stopping_ = false;
     bool running_ = false;
     bool committing_ = false;    // a batch is under way

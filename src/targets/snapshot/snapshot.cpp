@@ -276,10 +276,6 @@ Disk* Snapshot::route_discard(Io& io) noexcept {
 }
 
 Disk* Snapshot::route_write(Io& io) noexcept {
-    if (overflowed_) {    // as the kernel does: no write at all once one did not fit
-        fail_later(io, IoStatus::io_error);
-        return nullptr;
-    }
     const Chunk first = chunk().of(io.extent.first);
     if (const auto run = table_.find(first)) {
         if (io.flags.fua) io.push(*layer_, static_cast<std::uint64_t>(Wait::fua));
@@ -297,6 +293,10 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
         fail_later(io, IoStatus::unsupported);
         return nullptr;
     }
+    if (overflowed_ && try_again_ > env_.reactor.now()) {
+        fail_later(io, IoStatus::no_space);
+        return nullptr;
+    }
     const Chunks wanted = chunk().of(io.extent.end() - Sectors{1}) - first + Chunks{1};
     const bool whole = covers_whole(io, first);
     ASSERT(whole || wanted == Chunks{1});
@@ -307,6 +307,7 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
     for (Chunks done{}; done < wanted;) {
         const Store::Allocation given = allocate(wanted - done);
         if (!given.count) break;
+        if (overflowed_ && try_again_ == 0) end_overflow();    // it has grown
         Part& part = group_.new_part();
         part.snapshot = this;
         part.first = first + done;
@@ -326,15 +327,35 @@ Disk* Snapshot::start_exception(Io& io, Chunk first) noexcept {
         return nullptr;
     }
     waits_.give(waiting);
-    if (config_.persistent && config_.overflow_supported) {
-        overflowed_ = true;
-        if (events_) events_->raise(EventKind::target, "snapshot overflow: the COW device is full");
+    const bool overflows = config_.persistent && config_.overflow_supported && valid_;
+    if (overflows) {
+        overflow("the COW device is full", 0);
     } else {
         invalidate("the COW device is full");
     }
     if (job) job->cancel();
-    fail_later(io, IoStatus::io_error);
+    fail_later(io, overflows ? IoStatus::no_space : IoStatus::io_error);
     return nullptr;
+}
+
+void Snapshot::overflow(const char* why, Nanoseconds try_again) noexcept {
+    try_again_ = try_again;
+    if (std::exchange(overflowed_, true)) return;
+    raise(fmt::format("snapshot overflow: {}; all that was written is kept, and what needs more room fails until there is some: make {} larger, "
+                      "or free space below it", why, config_.cow->words()));
+}
+
+void Snapshot::end_overflow() noexcept {
+    overflowed_ = false;
+    raise("snapshot overflow ended: there is room again");
+}
+
+// The copies of a write to the origin cannot be refused.
+bool Snapshot::overflows_below(IoStatus status) noexcept {
+    static constexpr Nanoseconds kRest = kSecond;    // every try is a write that fails, and a chunk that is given back
+    if (status != IoStatus::no_space || !config_.persistent || !config_.overflow_supported || !valid_) return false;
+    overflow("what is below the COW device is full", env_.reactor.now() + kRest);
+    return true;
 }
 
 void Snapshot::finish_write(Io& io, IoStatus status) noexcept {
@@ -351,6 +372,7 @@ Snapshot::QueuedIo& Snapshot::queue(Io& io, bool route_again) noexcept {
     queued.snapshot = this;
     queued.io = &io;
     queued.route_again = route_again;
+    queued.of_snapshot = true;
     return queued;
 }
 
@@ -409,9 +431,10 @@ void Snapshot::store_failed(IoStatus status, const char* doing) noexcept {
     invalidate(fmt::format("the COW device cannot {}: {}", doing, to_string(status)));
 }
 
-void Snapshot::invalidate(std::string why) noexcept {
+void Snapshot::invalidate(std::string why, bool outrun) noexcept {
     if (!valid_) return;
     valid_ = false;
+    outrun_ = outrun;
     why_invalid_ = std::move(why);
     if (events_) events_->raise(EventKind::target, "snapshot invalid: " + why_invalid_);
     marking_ = true;
@@ -430,7 +453,7 @@ Job<void> Snapshot::mark_invalid() {
         }
     }
     marked_invalid_ = true;
-    keeps_useless_ = marked == IoStatus::ok;
+    keeps_useless_ = marked == IoStatus::ok && outrun_;
     marking_ = false;
     List<Waiter> waiters;
     waiters.take_all(invalid_waiters_);

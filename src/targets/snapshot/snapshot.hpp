@@ -89,7 +89,11 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     bool when_marked_invalid(Waiter& waiter) noexcept;
     // Once, when the store is known as invalid by its own mark; nothing of a client is under way.
     Job<void> give_space_back();
-    void invalidate(std::string why) noexcept;
+    // `outrun`: the origin is going to change, and what the store holds is then half of an image that nobody can have. Else it is
+    // kept, for it may be all that there is of what was written to the snapshot.
+    void invalidate(std::string why, bool outrun = false) noexcept;
+    // A write to the snapshot found no room below the COW device. True: that is an overflow, and only that write fails.
+    bool overflows_below(IoStatus status) noexcept;
     ChunkSize chunk() const noexcept { return store_->chunk_size(); }
     // The part of `extent` that is the snapshot's concern, as chunks.
     bool covers(Extent extent, Chunk& first, Chunks& count) const noexcept;
@@ -101,6 +105,10 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void add_part(Part& part);
     void remove_part(Part& part) noexcept;
     void publish(const Part& part);
+    // A write to the snapshot has made an exception: there is room below the COW device.
+    void found_room() noexcept {
+        if (overflowed_ && try_again_ != 0 && env_.reactor.now() >= try_again_) end_overflow();
+    }
     void finish_write(Io& io, IoStatus status) noexcept;
 
     Store& store() noexcept { return *store_; }
@@ -153,6 +161,9 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void fail_later(Io& io, IoStatus status) noexcept { env_.reactor.complete_later(io, status); }
     QueuedIo& queue(Io& io, bool route_again) noexcept;
     void store_failed(IoStatus status, const char* doing) noexcept override;
+    bool store_full() noexcept override { return !merge_ && overflows_below(IoStatus::no_space); }
+    void overflow(const char* why, Nanoseconds try_again) noexcept;
+    void end_overflow() noexcept;
     void recorded(IoStatus status) noexcept override;
     Job<void> mark_invalid();
 
@@ -191,7 +202,9 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     Pool<QueuedIo> waits_{16};
     bool valid_ = true;
     bool overflowed_ = false;
+    Nanoseconds try_again_ = 0;     // overflowed for want of room below the device: no new exception before; 0: the device is full
     bool marked_invalid_ = false;
+    bool outrun_ = false;           // invalid because of the origin's writes
     bool keeps_useless_ = false;    // what the store holds is of no use any more, and may be given back
     bool marking_ = false;
     std::string why_invalid_;

@@ -20,6 +20,7 @@ namespace udm::snapshot {
 class Waiter : public ListHook {
   public:
     std::uint64_t wanted = 0;    // commits: the place in the commit order, set by the store
+    bool of_snapshot = false;    // of a request to the snapshot: it can be refused; else the origin is going to change
     virtual void woken(IoStatus status) noexcept = 0;
 
   protected:
@@ -36,6 +37,9 @@ class Store {
     class Failure {
       public:
         virtual void store_failed(IoStatus status, const char* doing) noexcept = 0;
+        // What is below the COW device has no room for the list, and nothing depends on it but requests to the snapshot. True:
+        // they are told, and the next commit tries again; false: it is a failure like any other.
+        virtual bool store_full() noexcept { return false; }
 
       protected:
         ~Failure() = default;
@@ -68,7 +72,7 @@ class Store {
     virtual Chunks left() const noexcept = 0;
     // The device has become smaller than what was allocated.
     virtual bool cut_off() const noexcept = 0;
-    // What was allocated last and will not be published is free again; of anything older nothing happens.
+    // What was allocated and will not be published is free again.
     virtual void give_back(const Allocation& unused) noexcept = 0;
     virtual void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept = 0;
     // True when one of the chunks was published and isn't durable yet; may say so when it is.
