@@ -63,7 +63,8 @@ void Cow::info(Context& context) const {
                                                       report.holes, report.hole_chunks, report.largest_hole));
     }
     if (report.fault_count() != 0) {
-        text += fmt::format("{}`udm cow check {}` says how.\n", report.kind == Report::Kind::unknown ? "" : "It is damaged: ", path);
+        const bool unknown = report.kind == Report::Kind::unknown;
+        text += fmt::format("{}: `udm cow check {}` says {}.\n", unknown ? "Nothing can be read" : "It is damaged", path, unknown ? "why" : "how");
     }
     context.print(object, text);
 }

@@ -302,6 +302,7 @@ def test_a_file_system_without_a_boot_block_is_no_store(folder, block):
     assert "bad-magic: no snapshot store" in text and "Is this the right file? Nothing can be repaired here" in text
     checked = cow_json("check", path, code=1)
     assert (checked["kind"], checked["faults"], checked["fitting_chunks"]) == ("unknown", {"bad-magic": 1}, [])
+    assert f"Nothing can be read: `udm cow check {path}` says why.\n" in cow("info", path).stdout
     assert "no snapshot store" in cow("repair", path, code=1).stderr
     for size in [str(512)] + [f"{1 << k}K" for k in range(10)] + ["1M", "16M"]:
         assert "cannot be repaired" in cow("repair", "--chunk", size, path, code=1).stderr
