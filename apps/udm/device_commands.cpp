@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include "apps/udm/commands.hpp"
 #include "apps/udm/text.hpp"
@@ -33,6 +34,23 @@ std::string target_types(const Json& info) {
     return fmt::format("{}", fmt::join(types, ","));
 }
 
+// Volumes and snapshots whose store is full or lost: name to state, and a line about each.
+std::map<std::string, std::string> troubled_stores(Context& context, Json params, std::string& text) {
+    std::map<std::string, std::string> found;
+    for (const Json& one : context.list("snapshot.list", "snapshot", std::move(params))) {
+        const std::string state = one.value("state", "");
+        if (state != "overflow" && state != "invalid") continue;
+        const Json who = one.value(one.value("redirect", false) ? "origin" : "snapshot", Json{}), cow = one.value("cow", Json{});
+        if (!who.is_string() || !found.emplace(who.get<std::string>(), state).second) continue;
+        const std::string name = who.get<std::string>(), store = cow.is_string() ? cow.get<std::string>() : "on the COW device";
+        text += state == "invalid"
+                    ? fmt::format("{} is invalid: what its store {} has cannot be relied on, and it answers with errors\n", name, store)
+                    : fmt::format("{} overflows: there is no room in its store {} or below it, and writes that need more fail; nothing else is lost. "
+                                  "Free space, make the store larger, or `udm set {} auto_extend=1G`\n", name, store, name);
+    }
+    return found;
+}
+
 void list(Context& context, bool names_only) {
     const Json devices = context.list("device.list", "name");
     if (names_only) {
@@ -53,8 +71,11 @@ void list(Context& context, bool names_only) {
     }
     Columns columns{{"NAME", "SIZE>", "STATE", "ACCESS", "TARGETS", "USED BY"}};
     std::string held;
+    const auto troubled = troubled_stores(context, Json::object(), held);
     for (const Json& info : devices) {
-        columns.add({info.value("name", ""), human_sectors(number(info, "size")), state_word(info),
+        const auto trouble = troubled.find(info.value("name", ""));
+        const bool active = trouble != troubled.end() && state_word(info) == "active";
+        columns.add({info.value("name", ""), human_sectors(number(info, "size")), active ? trouble->second : state_word(info),
                      info.value("read_only", false) ? "ro" : "rw", target_types(info),
                      uses_word(info)});
         if (state_word(info) == "held") {
@@ -106,6 +127,8 @@ void show(Context& context, const std::string& name) {
                     info.value("deferred_remove", false) ? ", goes when nobody uses it any more" : "");
     if (state_word(info) == "held")
         text += fmt::format("  held because {}\n", info["held_because"].get<std::string>());
+    std::string trouble;
+    if (troubled_stores(context, {{"origin", name}}, trouble).contains(name)) text += "  " + trouble;
     text += fmt::format("  number   {}:{}, event {}\n", number(info, "major"), number(info, "minor"),
                         number(info, "event_number"));
     if (const std::string uuid = info.value("uuid", ""); !uuid.empty())

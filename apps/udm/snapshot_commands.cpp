@@ -15,7 +15,9 @@ constexpr const char* kConsistency =
     "when it is mounted.\n";
 constexpr const char* kRedirected =
     "The still image is the base now: the volume's writes go to its store and need no copies. Dropping it "
-    "merges what was written since into it.\n";
+    "merges what was written since into it.\n"
+    "The volume lives in that store now. Keep room for it: when it, or the file system it is on, is full, writes that need more fail "
+    "(nothing else is lost). `udm set VOLUME auto_extend=1G` lets it grow by itself.\n";
 
 struct Take {
     std::vector<std::string> origins;
@@ -140,7 +142,8 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
     taking->add_option("--chunk", take->chunk, "Unit of copying: 4K if not said");
     taking->add_flag(
         "--redirect", take->redirect,
-        "The still image becomes the base, and the volume goes on as a snapshot of it: no copies");
+        "The still image becomes the base, and the volume goes on as a snapshot of it: no copies. It lives in its store from then on: keep room, or "
+        "`udm set VOLUME auto_extend=1G`");
     taking->add_flag("--transient", take->transient, "Gone when the daemon ends");
     taking->callback([take, &context] { take->run(context); });
 

@@ -311,7 +311,7 @@ RecordPtr Devices::clear(const DeviceKey& key) {
 }
 
 std::optional<std::string> Devices::message(const DeviceKey& key, Sector sector, const std::string& text) {
-    const auto [record, operation] = lock(key);
+    auto [record, operation] = lock(key);
     const std::string name = name_of(*record);
     const std::vector<std::string> words = must(split_words(text), name);
     if (words.empty()) throw Failure{Errc::bad_argument, "Empty message", name};
@@ -324,7 +324,8 @@ std::optional<std::string> Devices::message(const DeviceKey& key, Sector sector,
         return std::nullopt;
     }
     if (words[0] == "set" && words.size() == 3) {  // the same as device.set
-        set_locked(*record, words[1], words[2] == "default" ? Json{} : Json(words[2]));
+        operation.unlock();
+        set(key, words[1], words[2] == "default" ? Json{} : Json(words[2]));
         return std::nullopt;
     }
     const Located at = locate(*record);

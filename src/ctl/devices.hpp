@@ -167,6 +167,7 @@ class Devices {
     unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines,
                          std::optional<unsigned> wanted);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
+    RecordPtr bearer_of(RecordPtr record, const std::string& setting) const;
     Json set_locked(Record& record, const std::string& setting, const Json& value);
     void restore_daemon_settings();
     DiskId identity_of(const std::string& word) const;

@@ -6,6 +6,7 @@
 #include "ctl/devices.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/log.hpp"
+#include "ctl/opener.hpp"
 
 namespace udm::ctl {
 namespace {
@@ -24,8 +25,29 @@ Words message_for(const std::string& setting, const Json& value) {
 
 // --- of a device ----------------------------------------------------------------------------------------------------
 
+// What a store does when it gets full is set for whoever lives in it, too: a redirected volume is linear over its layer.
+RecordPtr Devices::bearer_of(RecordPtr record, const std::string& setting) const {
+    if (setting != "thresholds" && setting != "auto_extend" && setting != "auto_extend_at") return record;
+    for (RecordPtr at = record; at;) {
+        std::string below;
+        {
+            const std::lock_guard lock{registry_.mutex};
+            if (!at->live || at->live->lines.size() != 1) break;
+            const TableLine& line = at->live->lines[0];
+            if (!snapshot_cow(line).empty()) return at;
+            const auto words = words_of(line);
+            if ((line.type != "linear" && line.type != "snapshot-origin") || words.empty()) break;
+            below = words[0];
+        }
+        at = find_mapped(registry_, below);
+    }
+    return record;
+}
+
 Json Devices::set(const DeviceKey& key, const std::string& setting, const Json& value) {
-    const auto [record, operation] = lock(key);
+    DeviceKey bearer;
+    bearer.minor = bearer_of(registry_.find(key), setting)->minor;
+    const auto [record, operation] = lock(bearer);
     return set_locked(*record, setting, value);
 }
 

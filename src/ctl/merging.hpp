@@ -4,8 +4,8 @@
 // snapshot's device, and that one goes: at once VOLUME reads as the snapshot did. When all is merged it is `snapshot-origin
 // BASE` again and the store is deleted.
 //
-// merge_down: a still image goes, and what the layer above it has stored is merged into it: LAYER, `snapshot STILL COW P
-// CHUNK`, becomes `snapshot-merge STILL COW P CHUNK`, and then has the table of STILL, whose device goes. What
+// merge_down: a still image goes, and what the layer above it has stored is merged into it: LAYER, `snapshot STILL COW PO
+// CHUNK`, becomes `snapshot-merge STILL COW PO CHUNK`, and then has the table of STILL, whose device goes. What
 // the volume reads never changes.
 //
 // What is to be done at the end is noted in the state with the device that merges, so that it survives a restart.

@@ -4,7 +4,7 @@
 // `snapshot-origin DEVICE`; any other table moves to a device of its own, NAME-real, and the volume becomes
 // `snapshot-origin udm:NAME-real`. A snapshot is `snapshot DEVICE COW P CHUNK` beside it.
 //
-// A redirected volume is `linear udm:NAME-live 0` over NAME-live, `snapshot STILL COW P CHUNK`, where STILL
+// A redirected volume is `linear udm:NAME-live 0` over NAME-live, `snapshot STILL COW PO CHUNK`, where STILL
 // is the snapshot taken: the volume's former table, read-only, or the former NAME-live under a new name.
 // Tables with a store in them never move; names do.
 //

@@ -224,7 +224,8 @@ void Snapshots::Taking::check_is_new(const RecordPtr& record, const std::string&
 }
 
 std::string Snapshots::Taking::store_words(const Volume& volume) const {
-    return fmt::format("{} {} {}", volume.cow_words, request_.persistent ? "P" : "N",
+    // The store of a redirected volume has what nobody else has: full, it must refuse what does not fit and keep the rest.
+    return fmt::format("{} {} {}", volume.cow_words, request_.redirect ? "PO" : request_.persistent ? "P" : "N",
                        request_.chunk / kSectorSize);
 }
 
@@ -341,6 +342,10 @@ void Snapshots::Taking::prepare_redirect(Volume& volume) {
                                 cow_bytes(request_.size, volume.size, request_.chunk), request_.reserve);
     if (volume.made) files_.push_back(volume.cow);
     volume.layer = make(live_name);
+    if (former) {    // what was set for the volume's store holds for the next
+        const std::lock_guard lock{registry.mutex};
+        volume.layer->settings = former->settings;
+    }
     volume.base = words_for(still_name);
     load(volume.layer,
          {{Sector{0}, volume.size, "snapshot", fmt::format("{} {}", volume.base, store_words(volume))}},
