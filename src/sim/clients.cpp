@@ -140,6 +140,7 @@ void Clients::ended(Request& request, Io& io) {
             }
             break;
     }
+    if (status == IoStatus::ok) ++ended_well_;
     if (status == IoStatus::requeue) {
         violate(describe(request) + ": ended with requeue, which is no answer for a client");
     } else if (status != IoStatus::ok && !volume.excuses(request.op_, status, request.causes_)) {

@@ -67,6 +67,7 @@ class Clients {
     // One request. The volume is attached; the extent lies within it.
     void submit(Volume& volume, Op op, Extent extent, IoFlags flags = {});
     std::size_t in_flight() const noexcept { return in_flight_; }
+    std::uint64_t ended_well() const noexcept { return ended_well_; }
     std::size_t in_flight(const Volume& volume) const noexcept { return volume.in_flight_; }
     // Before power is cut: forgets what is under way, and cuts the shadows of its volumes and of `volumes`.
     void power_cut(const std::vector<Volume*>& volumes);
@@ -122,6 +123,7 @@ class Clients {
     std::vector<Request*> free_;
     std::vector<Request*> active_;
     std::size_t in_flight_ = 0;
+    std::uint64_t ended_well_ = 0;
     std::uint64_t next_id_ = 1;
     bool comparing_ = false;    // its reads are not those of the history
 };
