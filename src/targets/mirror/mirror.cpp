@@ -44,13 +44,16 @@ Job<Result<void>> Mirror::load() {
     co_return Result<void>{};
 }
 
-// A log that cannot be written, or not be trusted, is told of and does not keep the mirror from starting: reads need none.
+// A log that cannot be written, or not be trusted, is told of and does not keep the mirror from starting: reads need none. One
+// that does not answer does (defect M18): it may say that another leg is the source, and then the first has old data.
 Job<Result<void>> Mirror::preresume() {
     auto resuming = set_.log->resume();
     auto found = co_await resuming;
     if (!found) {
         set_.events.raise(EventKind::target, "mirror log: " + found.error().message);
-    } else if (found->kind == dirty_log::Found::Kind::distrusted || found->kind == dirty_log::Found::Kind::unreadable) {
+    } else if (found->kind == dirty_log::Found::Kind::unreadable) {
+        co_return fail(Errc::io, fmt::format("{}; resume again when it can be read, or load a table with another log", found->why));
+    } else if (found->kind == dirty_log::Found::Kind::distrusted) {
         set_.events.raise(EventKind::target, fmt::format("mirror log is not trusted, and left as it is: {}; the message log_start_anew writes a new one", found->why));
     } else if (!found->why.empty()) {
         set_.events.raise(EventKind::target, "mirror log: " + found->why);

@@ -76,8 +76,8 @@ bool SyncMap::gain(Region region, LegMask legs) noexcept {
 void SyncMap::lose_unflushed(unsigned leg) noexcept {
     std::fill(have_[leg].begin(), have_[leg].end(), 0);
     have_count_[leg] = 0;
-    for (auto region = log_.next_dirty({}); region; region = log_.next_dirty(*region + Regions{1})) {
-        if (in_sync(*region)) lose(*region, leg_bit(leg));
+    for (auto region = log_.next_dirty_in_sync({}); region; region = log_.next_dirty_in_sync(*region + Regions{1})) {
+        lose(*region, leg_bit(leg));
     }
 }
 
