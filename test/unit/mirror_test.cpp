@@ -413,6 +413,10 @@ TEST_F(MirrorLegs, ReturnIsRefusedWhereThereIsNothingToReturn) {
     auto refused = w.message(m, 0, {"leg_return", "1"});
     ASSERT_FALSE(refused);
     EXPECT_NE(refused.error().message.find("cannot be used yet"), std::string::npos);
+    EXPECT_FALSE(w.message(m, 0, {"leg_source", "1"}));    // it is away
+    EXPECT_TRUE(w.suspend(m));
+    for (const char* what : {"leg_return", "leg_source"}) EXPECT_FALSE(w.message(m, 0, {what, "1"}));
+    EXPECT_FALSE(w.message(m, 0, {"log_start_anew"}));
 }
 
 TEST_F(MirrorLegs, OneThatComesBackWhileARegionIsCopiedToAnotherGetsItToo) {

@@ -288,7 +288,8 @@ Job<Result<void>> Failures::bring_back(unsigned leg) {
 
 Job<Result<void>> Failures::make_source(unsigned leg) {
     if (set_.legs[leg].away) co_return fail(Errc::bad_argument, fmt::format("{} is away: leg_return {} first", set_.leg_name(leg), leg));
-    if (set_.regions.count() != 0) co_return fail(Errc::busy, "regions are being written or copied: try again when they rest");
+    if (set_.stopping) co_return fail(Errc::bad_argument, "the mirror is suspended: resume it first");
+    if (set_.regions.count() != 0 || settles_) co_return fail(Errc::busy, "regions are being written or copied: try again when they rest");
     set_.legs.set_source(leg);
     set_.map.trust_source_only();
     ++count_;

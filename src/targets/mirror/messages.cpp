@@ -33,6 +33,7 @@ Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) 
         co_return std::string{};
     }
     if (verb == "log_start_anew" && words->size() == 1) {
+        if (set_.stopping) co_return fail(Errc::bad_argument, "the mirror is suspended: resume it first");
         if (set_.regions.count() != 0) co_return fail(Errc::busy, "regions are being written or copied: try again when they rest");
         CO_CHECK(set_.log->start_anew());
         set_.map.trust_source_only();
