@@ -438,6 +438,27 @@ TEST_F(MirrorLegs, OneThatComesBackWhileARegionIsCopiedToAnotherGetsItToo) {
     EXPECT_TRUE(legs_equal(0, 2));
 }
 
+TEST_F(MirrorLegs, OneWithoutCacheMissesWhatIsWrittenWhileItIsAwayWhereAnotherLackedItBefore) {
+    for (unsigned i = 0; i < 3; ++i) w.disk("leg" + std::to_string(i), Limits{.size = {kSectors}, .volatile_cache = false});
+    w.disk("log", 64);
+    Device& m = make(params("disk 3 log 1024 nosync", 3, "2 handle_errors keep_log"));
+    tell(m, {"set", "leg_retry", "0"});
+    leg(0).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);       // legs 1 and 2 have region 0
+    leg(1).add_fault(broken());
+    EXPECT_EQ(w.write(m, 4096, 8, 0x22), IoStatus::ok);    // leg 1 is away as well
+    EXPECT_EQ(w.write(m, 16, 8, 0x23), IoStatus::ok);      // and misses this
+    leg(0).clear_faults();
+    leg(1).clear_faults();
+    tell(m, {"leg_return", "0"});
+    w.reactor.run_for(kSecond);
+    tell(m, {"leg_return", "1"});
+    ASSERT_TRUE(comes_in_sync(m));
+    EXPECT_TRUE(legs_equal(0, 2));
+    EXPECT_TRUE(legs_equal(1, 2));
+    EXPECT_EQ(on_leg(1, 16), 0x23);
+}
+
 TEST_F(MirrorLegs, MayBeMadeTheSourceByHand) {
     disks();
     Device& m = make(params());

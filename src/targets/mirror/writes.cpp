@@ -118,12 +118,10 @@ void Claim::release() noexcept {
 // --- to the legs ----------------------------------------------------------------------------------------------------
 
 LegMask Writes::targets(RegionEntry& entry) noexcept {
-    if (entry.in_sync()) {
-        // From now on the legs that are away lack something here. The mark is durable: after a crash it is out of sync as well.
-        if (const LegMask away = set_.legs.away()) set_.map.lose(entry.region, away);
-        return set_.legs.alive();
-    }
-    LegMask legs = set_.map.having(entry.region);
+    // From now on the legs that are away lack something here, also where they had all so far and others did not. The mark is
+    // durable: after a crash the region is out of sync as well.
+    if (const LegMask away = set_.legs.away()) set_.map.lose(entry.region, away);
+    LegMask legs = set_.map.having(entry.region);    // in sync: all in use
     if (entry.copy) legs |= static_cast<LegMask>(entry.copy->to & set_.legs.alive());
     return legs;
 }
