@@ -6,6 +6,8 @@
 namespace udm {
 namespace {
 constexpr std::uint64_t kAdminPatience = 3'000;    // events a step waits for the administrator
+
+bool says_sync(const std::string& table) { return table.find(" sync ") != std::string::npos; }
 }  // namespace
 
 void MirrorRun::start(Job<void> job) {
@@ -57,6 +59,7 @@ Job<void> MirrorRun::boot() {
     Machine& machine = world_.machine();
     mapped_ = &machine.create("mirror");
     const std::string text = table();
+    syncs_always_ = says_sync(text);
     for (bool again = false;; again = true) {
         const std::uint64_t before = causes();
         log_faults_at_load_ = has_log() ? faulted(*log_) : 0;
@@ -85,7 +88,7 @@ Job<void> MirrorRun::cycle(bool noflush, Nanoseconds stay) {
     if (!suspended) clients_.violate("the mirror cannot be suspended: " + suspended.error().message);
     everything_is_suspended(noflush, before);
     world_.note(0x5059, [] { return std::string{"suspended"}; });
-    if (resyncs_at_resume()) not_known_to_be_well();
+    if (syncs_always_) not_known_to_be_well();
     if (stay != 0) {
         Reactor& reactor = world_.machine().reactor();
         Sleep nap{reactor, reactor.now() + stay};
@@ -109,7 +112,8 @@ Job<void> MirrorRun::cycle(bool noflush, Nanoseconds stay) {
 Job<void> MirrorRun::reload() {
     const std::string text = table();
     // A new table begins with what its log says, and a core log says nothing.
-    if (!has_log() || resyncs_at_resume()) not_known_to_be_well();
+    syncs_always_ = says_sync(text);
+    if (!has_log() || syncs_always_) not_known_to_be_well();
     if (!has_log()) {
         // What failed on the way here would be forgotten: such a mirror keeps its table.
         auto suspending = mapped_->device->suspend({});
@@ -132,6 +136,7 @@ Job<void> MirrorRun::reload() {
         if (swapped) {
             owes_flush_error_ |= causes() != causes_when_well_ && !must_succeed();
             log_faults_at_load_ = log_faults;
+            if (causes() != causes_when_well_) not_known_to_be_well();    // only the source's data are known to be all there
             auto settings = set_up();
             co_await settings;
             break;

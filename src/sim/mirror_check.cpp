@@ -46,16 +46,25 @@ bool MirrorRun::at_rest() const noexcept {
                        [](const auto& disk) { return disk->counters().in_flight == 0; });
 }
 
+// What a disk has ended may not have been told yet.
+bool MirrorRun::all_is_told() {
+    Timeline& timeline = world_.timeline();
+    while (at_rest()) {
+        if (!timeline.step_until(timeline.now())) return true;
+    }
+    return false;
+}
+
 bool MirrorRun::wait_for_rest() {
     const Nanoseconds limit = world_.timeline().now() + kRestTime;
     for (std::uint64_t n = 0; n < kRestPatience; ++n) {
-        if (at_rest()) {
+        if (all_is_told()) {
             const auto now = words();
             if (now && now->all_well()) return true;
         }
         if (!world_.timeline().step_until(limit)) break;
     }
-    return at_rest();
+    return all_is_told();
 }
 
 void MirrorRun::look_at_rest() {
@@ -142,14 +151,14 @@ void MirrorRun::check_liveness() {
 bool MirrorRun::wait_until_in_sync() {
     const Nanoseconds limit = world_.timeline().now() + kSyncPatience;
     for (std::uint64_t n = 0; n < 20 * kPatience; ++n) {
-        if (at_rest()) {
+        if (all_is_told()) {
             const auto now = words();
             if (now && now->in_sync == now->total) return true;
         }
         if (!world_.timeline().step_until(limit)) break;
     }
     const auto now = words();
-    return at_rest() && now && now->in_sync == now->total;
+    return all_is_told() && now && now->in_sync == now->total;
 }
 
 void MirrorRun::the_end() {
@@ -162,7 +171,8 @@ void MirrorRun::the_end() {
         clients_.violate("the administrator's work does not end");
         return;
     }
-    if (holds_writes() && causes() != causes_when_well_) {
+    // What was under way may fail yet, and be held: the suspend waits for that, and lets it go.
+    if (holds_writes()) {
         start(cycle(false, 0));
         if (!clients_.until([this] { return !admin_busy_; })) {
             clients_.violate("a suspend to let go what is held does not end");

@@ -50,10 +50,6 @@ bool MirrorRun::must_succeed() const noexcept {
     return false;
 }
 
-bool MirrorRun::resyncs_at_resume() const noexcept {
-    return setup_.word_stays != 0 && setup_.word == static_cast<std::uint64_t>(MirrorSetup::Word::sync);
-}
-
 void MirrorRun::prepare_disks() {
     const auto add = [this](const std::string& name, std::uint64_t sectors, std::uint64_t number) -> SimDisk& {
         SimDisk::Options options;

@@ -60,6 +60,7 @@ class MirrorRun {
     // mirror_check.cpp
     std::optional<Words> words() const;
     bool at_rest() const noexcept;
+    bool all_is_told();
     bool wait_for_rest();
     void look_at_rest();
     void compare_clean_regions(const char* when);
@@ -95,7 +96,6 @@ class MirrorRun {
     // Errors since all was known to be well, and the log is nowhere that would survive this table.
     bool would_forget() const noexcept { return !has_log() && causes() != causes_when_well_; }
     bool must_succeed() const noexcept;
-    bool resyncs_at_resume() const noexcept;
     void not_known_to_be_well() noexcept { known_well_ = false; }
 
     World& world_;
@@ -109,6 +109,7 @@ class MirrorRun {
     std::unique_ptr<MirrorVolume> volume_;
     Machine::Mapped* mapped_ = nullptr;
     bool was_made_ = false;          // some table of it went live once
+    bool syncs_always_ = false;      // the table has the word `sync`: nothing is in sync at each resume
     bool admin_busy_ = false;
     bool booted_ = false;
     bool gave_up_ = false;           // something is stuck: no use in going on

@@ -57,7 +57,7 @@ MirrorSetup MirrorSetup::draw(Prng& random) {
     setup.sectors = setup.region * random.between(3, 12);
     if (random.chance(1, 2)) setup.sectors += unit * random.below(setup.region / unit);
     // Now and then the log has more than one sector of bits.
-    if (random.chance(1, 48)) {
+    if (random.chance(1, 64)) {
         setup.region = std::max<std::uint64_t>(2, setup.block);
         setup.sectors = setup.region * random.between(4090, 4200);
         setup.legs = 2;

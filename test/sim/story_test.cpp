@@ -71,7 +71,7 @@ TEST_P(EveryStory, RunsWithAnyOfItsStepsLeftOut) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Stories, EveryStory, testing::Values("disk", "linear", "merge", "snapshot"),
+INSTANTIATE_TEST_SUITE_P(Stories, EveryStory, testing::Values("disk", "linear", "merge", "mirror", "snapshot"),
                          [](const auto& which) { return std::string{which.param}; });
 
 // --- what is left out is noticed ------------------------------------------------------------------------------------
