@@ -24,6 +24,7 @@
 #include "ctl/api.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/fd.hpp"
+#include "ctl/file_watch.hpp"
 #include "ctl/revival.hpp"
 #include "ctl/rpc_server.hpp"
 #include "ctl/version.hpp"
@@ -115,7 +116,7 @@ constexpr std::chrono::seconds kPatienceWithSuspended{5};
 // At the start: devices of a server that answers later come up later.
 constexpr std::chrono::seconds kPatienceWithServers{3};
 
-void stop(const Options& options, ctl::Devices& devices, ctl::Exports& exports, ctl::RpcServer& server, PidFile& pid_file) {
+void stop(const Options& options, ctl::FileWatch& watch, ctl::Devices& devices, ctl::Exports& exports, ctl::RpcServer& server, PidFile& pid_file) {
     std::chrono::seconds patience{options.stop_timeout};
     std::string waits_for;
     if (const auto below = devices.suspended_below(); !below.empty()) {
@@ -127,6 +128,7 @@ void stop(const Options& options, ctl::Devices& devices, ctl::Exports& exports, 
                                     flush_log();
                                 }};
     sd_notify(0, "STOPPING=1\nSTATUS=ending exports");
+    watch.stop();
     exports.begin_stop();
     server.stop();
     exports.stop();
@@ -182,6 +184,8 @@ int serve(const Options& options, Background& background) {
     devices.remove_unused();
     api.go_on();
     server.serve();
+    ctl::FileWatch watch{devices};
+    watch.start();
     PidFile pid_file{options.pid_file};
     if (!pid_file.write()) ctl::log_error("", "cannot write {}: {}", options.pid_file, std::strerror(errno));
     for (const std::string& warning : host.warnings()) ctl::log_warning("", "{}", warning);
@@ -195,7 +199,7 @@ int serve(const Options& options, Background& background) {
     unblock_signals();
     host.stop_connecting();
     revival.stop();
-    stop(options, devices, exports, server, pid_file);
+    stop(options, watch, devices, exports, server, pid_file);
     ctl::log_info("", "stopped");
     return 0;
 }

@@ -52,10 +52,16 @@ void stack(Limits& upper, const Limits& lower, bool first) noexcept {
     upper.volatile_cache = upper.volatile_cache || lower.volatile_cache;
 }
 
+static std::string names_of(const TargetTypes& types) {
+    std::string names;
+    for (const auto& type : types.all()) names += fmt::format("{}{}", names.empty() ? "" : ", ", type->name());
+    return names;
+}
+
 Result<Table::Entry> Table::make_entry(const TableLine& line, TableMode mode, const Context& context) {
     const std::string prefix = prefix_of(context);
     TargetType* type = context.types.find(line.type);
-    if (!type) return fail(Errc::bad_argument, fmt::format("{}{}: unknown target type", prefix, line.type));
+    if (!type) return fail(Errc::bad_argument, fmt::format("{}{}: unknown target type: there are {}", prefix, line.type, names_of(context.types)));
     auto words = split_words(line.params);
     if (!words) {
         return fail(Errc::bad_argument, fmt::format("{}{}: couldn't split parameters: {}", prefix, line.type, words.error().message));

@@ -93,12 +93,22 @@ class Target : public Layer {
     virtual std::string status() const { return {}; }    // dmsetup's INFO, after "start length type "
     virtual std::string table() const = 0;               // the arguments, as dmsetup prints them
     virtual std::vector<TargetDetail> details() const { return {}; }
+    // Why it no longer does what it is there for, for people: "the COW device is full". Empty: it does.
+    virtual std::string trouble() const { return {}; }
+    // Keys of "set KEY VALUE" that it takes; "check KEY VALUE" then says whether that would be refused, and changes nothing.
+    virtual std::vector<std::string_view> settings() const { return {}; }
+    // Asked now and then: has somebody cut off what is below, behind our back? What is found is raised as an event.
+    virtual void look_at_devices() noexcept {}
     // Answers with text (possibly none), or fails. Also before the table goes live: settings come so (decision 23). Words are as split from the line; at least one.
     virtual Job<Result<std::string>> message(const std::vector<std::string>* words);
 };
 
 // Things that happen to a device, for the event number, `wait`, and notifications.
-enum class EventKind : std::uint8_t { table, target };
+enum class EventKind : std::uint8_t {
+    table,
+    target,
+    progress,    // of a target, and all is well: told to subscribers as `target`, logged as no warning
+};
 class DeviceEvents {
   public:
     // Adds one to the device's event number and tells whoever waits. `what` is a word or two for people and

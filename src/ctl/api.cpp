@@ -22,6 +22,27 @@ struct Page {
     std::uint64_t limit;
 };
 
+// `key` and `value`, or `settings`, an object of them.
+Json settings_of(Params& p) {
+    const auto key = p.text_if("key");
+    const Json* value = p.any("value");
+    const Json* many = p.any("settings");
+    Json wanted = Json::object();
+    if (many) {
+        if (key || value || !many->is_object()) throw RpcError{rpc_code::kBadParams, R"(give key and value, or settings: {"KEY":value,…})"};
+        wanted = *many;
+    } else {
+        if (!key) throw RpcError{rpc_code::kBadParams, "parameter key is missing"};
+        if (!value) throw RpcError{rpc_code::kBadParams, "parameter value is missing (null goes back to the default)"};
+        wanted[*key] = *value;
+    }
+    for (const auto& [setting, one] : wanted.items()) {
+        if (one.is_structured())
+            throw RpcError{rpc_code::kBadParams, fmt::format("the value of {} is a word, a number, true, false or null", setting)};
+    }
+    return wanted;
+}
+
 Json daemon_settings(const Devices& devices) {
     Json all = Json::object();
     for (const auto& one : devices.daemon_settings()) all[std::string{one.parameter.name}] = one.value;
@@ -73,6 +94,7 @@ void Api::add_device_methods() {
         if (const auto minor = p.number_if("minor", 0xFFFFFFFF))
             creation.minor = static_cast<std::uint32_t>(*minor);
         creation.read_only = p.flag("read_only");
+        creation.careful = p.flag("careful");
         creation.table = p.table_if("table");
         creation.of = p.text_if("of").value_or("");
         p.end();
@@ -154,15 +176,9 @@ void Api::add_device_methods() {
     });
     add("device.set", [this](Params& p) {
         const DeviceKey key = p.device();
-        const std::string setting = p.text("key");
-        const Json* value = p.any("value");
+        const Json wanted = settings_of(p);
         p.end();
-        if (!value)
-            throw RpcError{rpc_code::kBadParams,
-                           "parameter value is missing (null goes back to the default)"};
-        if (value->is_structured())
-            throw RpcError{rpc_code::kBadParams, "parameter value is a word, a number, true, false or null"};
-        return Json{{"settings", devices_.set(key, setting, *value)}};
+        return Json{{"settings", devices_.set(key, wanted)}};
     });
     add("device.counters", [this](Params& p) {
         const auto key = p.device_if();
@@ -343,19 +359,19 @@ void Api::add_daemon_methods() {
                     {"warnings", std::move(warnings)}};
     });
     add("daemon.set", [this](Params& p) {
-        const std::string setting = p.text("key");
-        const Json* value = p.any("value");
+        const Json wanted = settings_of(p);
         p.end();
-        if (!value || !(value->is_null() || value->is_number_unsigned() || value->is_string()))
-            throw RpcError{rpc_code::kBadParams, "parameter value is a number, or null, which goes back to the default"};
-        std::optional<std::uint64_t> number;
-        if (value->is_number()) number = value->get<std::uint64_t>();
-        if (value->is_string()) {  // as people write it
-            number = parse_size(value->get<std::string>());
+        std::map<std::string, std::optional<std::uint64_t>> numbers;
+        for (const auto& [setting, value] : wanted.items()) {
+            std::optional<std::uint64_t>& number = numbers[setting];
+            if (value.is_null()) continue;
+            if (value.is_number_unsigned()) number = value.get<std::uint64_t>();
+            if (value.is_string()) number = parse_size(value.get<std::string>());    // as people write it
             if (!number)
-                throw RpcError{rpc_code::kBadParams, fmt::format("{} is no number (64, 128M)", value->get<std::string>())};
+                throw RpcError{rpc_code::kBadParams, fmt::format("{} is {}, which is no number (64, 128M)", setting, to_line(value))};
         }
-        devices_.set_daemon(setting, number, true);
+        for (const auto& [setting, number] : numbers) devices_.check_daemon(setting, number);
+        for (const auto& [setting, number] : numbers) devices_.set_daemon(setting, number, true);
         return Json{{"settings", daemon_settings(devices_)}};
     });
     add("daemon.stop", [this](Params& p) {

@@ -34,6 +34,7 @@ RecordPtr Devices::create(const Creation& creation) {
         with_table.table = whole.table();
         return create(with_table);
     }
+    if (creation.careful && creation.table && !creation.read_only) check_beside(*creation.table);
     const RecordPtr record = make(creation.name, creation.uuid, creation.minor);
     const std::lock_guard operation{record->operation};
     check_there(*record);  // others see it already, and may have removed it
@@ -324,8 +325,10 @@ std::optional<std::string> Devices::message(const DeviceKey& key, Sector sector,
         return std::nullopt;
     }
     if (words[0] == "set" && words.size() == 3) {  // the same as device.set
+        Json wanted = Json::object();
+        wanted[words[1]] = words[2] == "default" ? Json{} : Json(words[2]);
         operation.unlock();
-        set(key, words[1], words[2] == "default" ? Json{} : Json(words[2]));
+        set(key, wanted);
         return std::nullopt;
     }
     const Located at = locate(*record);

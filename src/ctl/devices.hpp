@@ -51,6 +51,7 @@ class Devices {
         bool read_only = false;
         std::optional<std::vector<TableLine>> table;
         std::string of;    // instead of a table: an NBD URI, whose export it is all of
+        bool careful = false;    // refuse to write past a volume's snapshots (devices_beside.cpp)
     };
     RecordPtr create(const Creation& creation);
     void remove(const RecordPtr& record);    // this one, whatever it is called by now
@@ -66,7 +67,8 @@ class Devices {
     RecordPtr load(const DeviceKey& key, const std::vector<TableLine>& lines, bool read_only);
     RecordPtr clear(const DeviceKey& key);
     std::optional<std::string> message(const DeviceKey& key, Sector sector, const std::string& text);
-    Json set(const DeviceKey& key, const std::string& setting, const Json& value);
+    // Of an object {key: value, ...}: all are checked before any counts. null: back to the default.
+    Json set(const DeviceKey& key, const Json& wanted);
 
     // Parameters of the target types, which hold for the whole daemon and are read on every use (decision 16).
     struct DaemonSetting {
@@ -75,6 +77,7 @@ class Devices {
     };
     std::vector<DaemonSetting> daemon_settings() const;
     // None: as usual. `kept`: in the state, over restarts.
+    void check_daemon(const std::string& name, const std::optional<std::uint64_t>& value) const;
     void set_daemon(const std::string& name, const std::optional<std::uint64_t>& value, bool kept);
 
     Json info(const Record& record) const;
@@ -84,6 +87,16 @@ class Devices {
     Json counters(const std::vector<RecordPtr>& records) const;
     // As status() or, with `arguments`, table(), of each.
     std::vector<Json> lines_of(const std::vector<RecordPtr>& records, bool inactive, bool arguments) const;
+    // Has each target look at the devices below it, and says which files it has open; one visit to each reactor.
+    struct FileUse {
+        enum class Role { data, store, merging } role = Role::data;    // a store, and one that is being merged
+        std::string path;
+        DiskId id;
+        std::uint64_t needed = 0;    // bytes from its begin that are in use; 0: not known here
+    };
+    std::vector<std::vector<FileUse>> look_at_files(const std::vector<RecordPtr>& records) const;
+    // An event of the device, with a number of its own.
+    void raise(const Record& record, EventKind kind, const std::string& what) const;
     std::unique_ptr<Pending> wait(const DeviceKey& key, std::uint32_t event_number,
                                   std::optional<std::uint64_t> timeout_ms) const;
 
@@ -167,8 +180,9 @@ class Devices {
     unsigned choose_home(const RecordPtr& record, const std::vector<TableLine>& lines,
                          std::optional<unsigned> wanted);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
-    RecordPtr bearer_of(RecordPtr record, const std::string& setting) const;
-    Json set_locked(Record& record, const std::string& setting, const Json& value);
+    RecordPtr bearer_of(const RecordPtr& record) const;
+    Json set_locked(Record& record, const Json& wanted);
+    void check_beside(const std::vector<TableLine>& lines) const;
     void restore_daemon_settings();
     DiskId identity_of(const std::string& word) const;
     std::vector<TableLine> lines_elsewhere(const Record& user, unsigned home, std::string& name) const;
@@ -222,6 +236,8 @@ class Devices {
     std::vector<std::string> warnings_;
 };
 
+// Words that may name a device: identify() is spared for plain numbers and options.
+bool may_be_device(const std::string& word);
 // The first word of a snapshot, snapshot-merge or snapshot-origin line: what it is a view of. Empty for
 // others.
 std::string snapshot_base(const TableLine& line);

@@ -39,6 +39,7 @@ Json Devices::info(const Record& record) const {
     info["target_types"] = std::move(types);
     if (record.device) info["home"] = record.home;
     if (!record.held_because.empty()) info["held_because"] = record.held_because;
+    if (!record.trouble.empty()) info["trouble"] = record.trouble;
     return info;
 }
 
@@ -55,6 +56,7 @@ struct ShownLine {
     std::string_view type;
     std::string text;
     std::vector<TargetDetail> details{};
+    std::string trouble{};
 };
 
 // On the home reactor; `device` is null if it was removed meanwhile.
@@ -66,7 +68,8 @@ void look_at_lines(Device* device, bool inactive, bool arguments, std::vector<Sh
     for (const Table::Entry& entry : table->entries()) {
         found.push_back({entry.extent, entry.type->name(),
                          arguments ? entry.target->table() : entry.target->status(),
-                         arguments ? std::vector<TargetDetail>{} : entry.target->details()});
+                         arguments ? std::vector<TargetDetail>{} : entry.target->details(),
+                         arguments ? std::string{} : entry.target->trouble()});
     }
 }
 
@@ -77,6 +80,7 @@ Json json_of_shown(std::vector<ShownLine>& found) {
                          {"length", line.extent.length.v},
                          {"type", line.type},
                          {"text", std::move(line.text)}});
+        if (!line.trouble.empty()) lines.back()["trouble"] = std::move(line.trouble);
         for (const TargetDetail& detail : line.details) lines.back()["details"][std::string{detail.name}] = detail.value;
     }
     return lines;
@@ -107,6 +111,56 @@ std::vector<Json> Devices::lines_of(const std::vector<RecordPtr>& records, bool 
     lines.reserve(records.size());
     for (auto& of_one : found) lines.push_back(json_of_shown(of_one));
     return lines;
+}
+
+namespace {
+// On the home reactor.
+void look_at_targets(Device* device, std::vector<Devices::FileUse>& uses) {
+    using Role = Devices::FileUse::Role;
+    if (!device || !device->live()) return;
+    for (const Table::Entry& entry : device->live()->entries()) {
+        entry.target->look_at_devices();
+        const bool merges = entry.type->name() == "snapshot-merge", has_store = merges || entry.type->name() == "snapshot";
+        bool second = false;
+        for (const TargetDevice& below : entry.target->devices()) {
+            const bool store = has_store && second;
+            second = true;
+            const std::string& words = below.device->words();
+            if (below.device->id().kind != DiskId::Kind::file || !words.starts_with('/')) continue;
+            uses.push_back({store ? merges ? Role::merging : Role::store : Role::data, words, below.device->id(),
+                            store ? 0 : to_bytes(below.length) + below.start.v * kSectorSize});
+        }
+    }
+}
+}  // namespace
+
+std::vector<std::vector<Devices::FileUse>> Devices::look_at_files(const std::vector<RecordPtr>& records) const {
+    std::vector<std::vector<FileUse>> uses(records.size());
+    for (unsigned home = 0; home < host_.reactor_count(); ++home) {
+        std::vector<std::size_t> here;
+        for (std::size_t i = 0; i < records.size(); ++i) {
+            if (const Located at = locate(*records[i]); at.device && at.home == home) here.push_back(i);
+        }
+        if (here.empty()) continue;
+        run_on(host_.env(home).reactor, [&] {
+            for (const std::size_t i : here) look_at_targets(device_at(*records[i], home), uses[i]);
+        });
+    }
+    // The layer of a redirected volume has what was written to it: nobody can do without that.
+    const std::lock_guard lock{registry_.mutex};
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        if (!records[i]->internal) continue;
+        for (FileUse& use : uses[i]) use.role = use.role == FileUse::Role::store ? FileUse::Role::data : use.role;
+    }
+    return uses;
+}
+
+void Devices::raise(const Record& record, EventKind kind, const std::string& what) const {
+    const Located at = locate(record);
+    if (!at.device) return;
+    run_on(host_.env(at.home).reactor, [&] {
+        if (Device* there = device_at(record, at.home)) there->raise(kind, what);
+    });
 }
 
 Json Devices::slot_lines(const DeviceKey& key, bool inactive, bool arguments) const {

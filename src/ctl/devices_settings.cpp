@@ -1,5 +1,9 @@
 // Settings (decision 23): of a device, which reach its targets as messages, and the parameters of the daemon (decision 16).
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
 
 #include "base/parse.hpp"
 #include "ctl/call_on.hpp"
@@ -14,11 +18,15 @@ namespace {
 constexpr const char* kParameterPrefix = "setting/";
 using Words = std::vector<std::string>;
 
-Words message_for(const std::string& setting, const Json& value) {
-    return {"set", setting,
+Words message_for(const char* verb, const std::string& setting, const Json& value) {
+    return {verb, setting,
             value.is_string() ? value.get<std::string>()
             : value.is_null() ? "default"
                               : to_line(value)};
+}
+
+bool of_stores(const std::string& setting) {
+    return setting == "thresholds" || setting == "auto_extend" || setting == "auto_extend_at";
 }
 
 }  // namespace
@@ -26,8 +34,7 @@ Words message_for(const std::string& setting, const Json& value) {
 // --- of a device ----------------------------------------------------------------------------------------------------
 
 // What a store does when it gets full is set for whoever lives in it, too: a redirected volume is linear over its layer.
-RecordPtr Devices::bearer_of(RecordPtr record, const std::string& setting) const {
-    if (setting != "thresholds" && setting != "auto_extend" && setting != "auto_extend_at") return record;
+RecordPtr Devices::bearer_of(const RecordPtr& record) const {
     for (RecordPtr at = record; at;) {
         std::string below;
         {
@@ -44,60 +51,111 @@ RecordPtr Devices::bearer_of(RecordPtr record, const std::string& setting) const
     return record;
 }
 
-Json Devices::set(const DeviceKey& key, const std::string& setting, const Json& value) {
-    DeviceKey bearer;
-    bearer.minor = bearer_of(registry_.find(key), setting)->minor;
-    const auto [record, operation] = lock(bearer);
-    return set_locked(*record, setting, value);
+Json Devices::set(const DeviceKey& key, const Json& wanted) {
+    RecordPtr target = registry_.find(key);
+    std::size_t stores = 0;
+    for (const auto& [setting, value] : wanted.items()) stores += of_stores(setting) ? 1 : 0;
+    if (const RecordPtr bearer = stores != 0 ? bearer_of(target) : target; bearer != target) {
+        if (stores != wanted.size()) {
+            throw Failure{Errc::bad_argument, fmt::format("thresholds, auto_extend and auto_extend_at of {} are of its layer {}: set them apart from the others",
+                                                          name_of(*target), name_of(*bearer)), name_of(*target)};
+        }
+        target = bearer;
+    }
+    DeviceKey found;
+    found.minor = target->minor;
+    const auto [record, operation] = lock(found);
+    return set_locked(*record, wanted);
 }
 
-// All targets that know the word take it, and so do the devices below them; one at least must.
-Json Devices::set_locked(Record& record, const std::string& setting, const Json& value) {
+namespace {
+struct Taker {    // a target that has settings
+    Sector start;
+    std::vector<std::string_view> settings;
+};
+
+Failure unknown(const std::string& name, const std::string& setting, const std::vector<Taker>& takers) {
+    if (takers.empty()) {
+        return {Errc::bad_argument,
+                fmt::format("{} has no setting {}, nor any: snapshots have thresholds, auto_extend and auto_extend_at, merges merge_rate, mirrors resync_rate and others", name, setting), name};
+    }
+    std::set<std::string_view> known;
+    for (const Taker& taker : takers) known.insert(taker.settings.begin(), taker.settings.end());
+    return {Errc::bad_argument, fmt::format("{} has no setting {}; it has {}", name, setting, fmt::join(known, ", ")), name};
+}
+}  // namespace
+
+// All targets that know the word take it, and one at least must; but a word that was kept may go whoever knows it.
+Json Devices::set_locked(Record& record, const Json& wanted) {
     const std::string name = name_of(record);
-    const Words words = message_for(setting, value);
     const Located at = locate(record);
-    std::vector<Sector> starts;
-    if (at.device) {
-        run_on(host_.env(at.home).reactor, [&] {
-            if (!at.device->live()) return;
-            for (const Table::Entry& entry : at.device->live()->entries())
-                starts.push_back(entry.extent.first);
-        });
-    }
-    std::optional<Failure> refused;
-    bool taken = false;
-    for (const Sector start : starts) {
-        auto reply = call_on(host_.env(at.home).reactor, [&] { return at.device->message(start, &words); });
-        if (reply) {
-            taken = true;
-        } else if (!refused) {
-            refused.emplace(std::move(reply.error()), name);
-        }
-    }
-    if (at.device) {
-        run_on(host_.env(at.home).reactor, [&] {
-            if (!at.device->live()) return;
-            for (OpenDevice* below : at.device->live()->devices()) {
-                auto set = below->set(setting, words[2]);
-                taken = taken || (set && *set);
-                if (!set) refused.emplace(std::move(set.error()), name);
-            }
-        });
-    }
-    if (!taken) {
-        throw Failure{refused ? refused->error().code : Errc::bad_argument,
-                      fmt::format("{} cannot be set to {} for {}: {}", setting, words[2], name,
-                                  refused ? refused->what() : "it has no table"),
-                      name};
-    }
     Json settings, former;
     {
         const std::lock_guard lock{registry_.mutex};
+        if (!record.live) throw Failure{Errc::bad_argument, fmt::format("{} has no table, and so nothing to set", record.name), name};
+        settings = record.settings;
+    }
+    std::vector<Taker> takers;
+    if (at.device) {
+        run_on(host_.env(at.home).reactor, [&] {
+            if (!at.device->live()) return;
+            for (const Table::Entry& entry : at.device->live()->entries()) {
+                if (auto known = entry.target->settings(); !known.empty()) takers.push_back({entry.extent.first, std::move(known)});
+            }
+        });
+    }
+    // The devices below know whether a value is right when they take it, so what they took is taken back when another is wrong.
+    const auto tell_below = [&](const std::string& setting, const std::string& word) -> Result<bool> {
+        Result<bool> told = false;
+        if (!at.device) return told;
+        run_on(host_.env(at.home).reactor, [&] {
+            if (!at.device->live()) return;
+            for (OpenDevice* below : at.device->live()->devices()) {
+                auto set = below->set(setting, word);
+                if (!set) told = std::move(set);
+                else if (told && *set) told = true;
+            }
+        });
+        return told;
+    };
+    std::vector<std::string> told_below;
+    const auto refused = [&](const std::string& setting, const std::string& word, const Error& error) {
+        return Failure{error.code, fmt::format("{} cannot be set to {} for {}: {}", setting, word, name, error.message), name};
+    };
+    try {
+        for (const bool check : {true, false}) {
+            for (const auto& [setting, value] : wanted.items()) {
+                const Words words = message_for(check ? "check" : "set", setting, value);
+                bool taken = !check || (value.is_null() && settings.contains(setting));
+                for (const Taker& taker : takers) {
+                    if (std::find(taker.settings.begin(), taker.settings.end(), setting) == taker.settings.end()) continue;
+                    taken = true;
+                    auto reply = call_on(host_.env(at.home).reactor, [&] { return at.device->message(taker.start, &words); });
+                    if (!reply) throw refused(setting, words[2], reply.error());
+                }
+                if (check) {
+                    const auto told = tell_below(setting, words[2]);
+                    if (!told) throw refused(setting, words[2], told.error());
+                    if (*told) told_below.push_back(setting);
+                    taken = taken || *told;
+                }
+                if (!taken) throw unknown(name, setting, takers);
+            }
+        }
+    } catch (const Failure&) {
+        for (const std::string& setting : told_below)
+            static_cast<void>(tell_below(setting, message_for("set", setting, settings.value(setting, Json{}))[2]));
+        throw;
+    }
+    {
+        const std::lock_guard lock{registry_.mutex};
         former = record.settings;
-        if (value.is_null()) {
-            record.settings.erase(setting);
-        } else {
-            record.settings[setting] = value;
+        for (const auto& [setting, value] : wanted.items()) {
+            if (value.is_null()) {
+                record.settings.erase(setting);
+            } else {
+                record.settings[setting] = value;
+            }
         }
         settings = record.settings;
     }
@@ -124,19 +182,29 @@ std::vector<Devices::DaemonSetting> Devices::daemon_settings() const {
     return all;
 }
 
-void Devices::set_daemon(const std::string& name, const std::optional<std::uint64_t>& value, bool kept) {
+namespace {
+const Devices::DaemonSetting& find_setting(const std::vector<Devices::DaemonSetting>& all, const std::string& name) {
+    const auto found = std::find_if(all.begin(), all.end(), [&](const auto& setting) { return setting.parameter.name == name; });
+    if (found != all.end()) return *found;
+    std::string known;
+    for (const Devices::DaemonSetting& one : all) known += fmt::format("{}{}", known.empty() ? "" : ", ", one.parameter.name);
+    throw Failure{Errc::bad_argument, fmt::format("the daemon has no setting {}; it has {}", name, known)};
+}
+}  // namespace
+
+void Devices::check_daemon(const std::string& name, const std::optional<std::uint64_t>& value) const {
     const auto all = daemon_settings();
-    const auto found = std::find_if(all.begin(), all.end(), [&](const DaemonSetting& s) { return s.parameter.name == name; });
-    if (found == all.end()) {
-        std::string known;
-        for (const DaemonSetting& one : all) known += fmt::format("{}{}", known.empty() ? "" : ", ", one.parameter.name);
-        throw Failure{Errc::bad_argument, fmt::format("the daemon has no setting {}; it has {}", name, known)};
-    }
-    const Parameter& parameter = found->parameter;
+    const Parameter& parameter = find_setting(all, name).parameter;
     if (value && (*value < parameter.least || *value > parameter.most)) {
         throw Failure{Errc::bad_argument, fmt::format("{} cannot be {}: it is from {} to {} ({})", name, *value, parameter.least,
                                                       parameter.most, parameter.about)};
     }
+}
+
+void Devices::set_daemon(const std::string& name, const std::optional<std::uint64_t>& value, bool kept) {
+    check_daemon(name, value);
+    const auto all = daemon_settings();
+    const Parameter& parameter = find_setting(all, name).parameter;
     if (kept) {
         std::optional<Json> json;
         if (value) json = *value;

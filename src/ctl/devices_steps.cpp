@@ -53,12 +53,9 @@ Job<Result<void>> tell_targets(Device* device, const std::vector<std::string>* w
     co_return Result<void>{};
 }
 
-// Words that may name a device: identify() is spared for plain numbers and options.
-bool may_be_device(const std::string& word) {
-    return word.starts_with('/') || word.find(':') != std::string::npos;
-}
-
 }  // namespace
+
+bool may_be_device(const std::string& word) { return word.starts_with('/') || word.find(':') != std::string::npos; }
 
 std::string snapshot_base(const TableLine& line) {
     if (!is_snapshot_line(line)) return {};
@@ -89,7 +86,9 @@ class Devices::Observer final : public Device::Observer {
             record->event_number = number;
         }
         devices_.publish(*record, kind == EventKind::table ? "table" : "target", what);
-        if (kind == EventKind::target) log_warning(devices_.name_of(*record), "event {}: {}", number, what);
+        if (kind == EventKind::table) return;
+        log_line(kind == EventKind::target ? LogLevel::warning : LogLevel::info, devices_.name_of(*record),
+                 fmt::format("event {}: {}", number, what));
     }
     Devices& devices_;
     std::weak_ptr<Record> record_;
@@ -568,6 +567,10 @@ std::vector<std::string> Devices::warnings() const {
         const std::lock_guard lock{registry_.mutex};
         if (!record->held_because.empty())
             all.push_back(fmt::format("{}: {}", record->name, record->held_because));
+    }
+    for (const RecordPtr& record : registry_.troubled()) {
+        const std::lock_guard lock{registry_.mutex};
+        all.push_back(fmt::format("{}: {}", record->name, record->trouble));
     }
     return all;
 }

@@ -29,6 +29,14 @@ RecordPtr find_minor(const Registry& registry, const Json& minor) {
     return registry.try_find(key);
 }
 
+// The layer of a redirected volume that stands on no still image. The registry's mutex is held.
+bool is_bare_layer(const Record& record) {
+    const Json& noted = record.snapshot;
+    if (record.gone || !record.merging.is_null() || !noted.is_object() || !noted.contains("layer_of") || !record.live) return false;
+    return std::none_of(record.live->lines.begin(), record.live->lines.end(),
+                        [](const TableLine& line) { return !snapshot_cow(line).empty(); });
+}
+
 }  // namespace
 
 // One table for another: `merging` gets snapshot-merge, and `leaving`, if it goes now, gives its store away.
@@ -67,8 +75,15 @@ Json Merging::merge(const RecordPtr& snapshot) {
         if (snapshot_base(other->live->lines[0]) == base) volume = other;
     }
     const std::string name = devices_.name_of(*snapshot);
+    if (of_snapshot.is_object() && of_snapshot.value("redirect", false)) {
+        throw Failure{Errc::bad_argument,
+                      fmt::format("{0} is the still image of a redirected volume: {1} keeps what was written since, elsewhere. `udm snapshot drop {0}` "
+                                  "merges that into it",
+                                  name, volume ? devices_.name_of(*volume) : "the volume"),
+                      name};
+    }
     if (!volume || volume == snapshot) {
-        throw Failure{Errc::bad_argument, fmt::format("no volume stands on the origin of {}: there is nothing to merge it into", name), name};
+        throw Failure{Errc::bad_argument, (base.empty() ? name + " is no snapshot" : "no volume stands on the origin of " + name) + ": there is nothing to merge it into", name};
     }
     const auto locks = lock_both(snapshot, volume);
     devices_.check_there(*snapshot);
@@ -254,11 +269,21 @@ void Merging::find_unfinished() {
     for (const RecordPtr& record : devices_.registry().all()) {
         {
             const std::lock_guard lock{devices_.registry().mutex};
-            if (!record->merging.contains("then")) continue;
+            if (!record->merging.contains("then")) {
+                if (is_bare_layer(*record)) devices_.worker().post([this, record] { unstack(record); });
+                continue;
+            }
         }
         watch(record);
         devices_.worker().post([this, record] { look(record); });
     }
+}
+
+std::vector<RecordPtr> Merging::under_way() const {
+    const std::lock_guard lock{mutex_};
+    std::vector<RecordPtr> records;
+    for (const auto& [serial, record] : watched_) records.push_back(record);
+    return records;
 }
 
 void Merging::watch(const RecordPtr& record) {
@@ -422,6 +447,56 @@ void Merging::finish(const RecordPtr& record, const Json& noted) {
     devices_.publish(*record, "table", name + " is merged");
     forget(record);
     devices_.remove_later(record);    // if its last user went meanwhile
+    devices_.worker().post([this, record] { unstack(record); });
+}
+
+// A redirected volume whose last still image is gone gets the table that it had before the first one, and its layer goes. On
+// the worker's thread; where it cannot be done all stays as it is, which works as well.
+void Merging::unstack(const RecordPtr& layer) {
+    Registry& registry = devices_.registry();
+    Json number;
+    {
+        const std::lock_guard lock{registry.mutex};
+        if (!is_bare_layer(*layer)) return;
+        number = layer->snapshot["layer_of"];
+    }
+    const RecordPtr volume = find_minor(registry, number);
+    if (!volume) return;
+    const auto locks = lock_both(volume, layer);
+    SlotText table;
+    bool read_only = false;
+    {
+        const std::lock_guard lock{registry.mutex};
+        if (!is_bare_layer(*layer) || layer->inactive || layer->suspended || layer->table_opens != 1 || layer->exports != 0) return;
+        if (volume->gone || volume->suspended || volume->inactive || !volume->live) return;
+        const SlotText& now = *volume->live;
+        if (now.lines.size() != 1 || now.lines[0].type != "linear" || now.minors.size() != 1 || now.minors.begin()->second != layer->minor) return;
+        table = *layer->live;
+        read_only = now.read_only;
+    }
+    try {
+        devices_.load_step(volume, table.lines, read_only, table.minors);
+        devices_.suspend_step(*volume, {});
+        devices_.commit({devices_.change_of(*volume, true)});
+        devices_.resume_step(volume);
+        registry.begin_removal(*layer);
+        devices_.commit(devices_.changes_at_removal(*layer));
+        devices_.finish_removal(*layer);
+        devices_.publish(*volume, "table", "no still image is left: it has a table of its own again");
+    } catch (const std::exception& error) {
+        log_warning(devices_.name_of(*volume), "keeps its layer: {}", error.what());
+        bool stopped = false;
+        {
+            const std::lock_guard lock{registry.mutex};
+            stopped = volume->suspended;
+        }
+        try {
+            if (stopped) devices_.resume_step(volume);
+            else devices_.clear_step(*volume);
+        } catch (const std::exception& again) {
+            log_error(devices_.name_of(*volume), "{}; `udmsetup resume {}` tries again", again.what(), devices_.name_of(*volume));
+        }
+    }
 }
 
 }  // namespace udm::ctl

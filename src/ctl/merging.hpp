@@ -30,6 +30,8 @@ class Merging final : EventSink {
     Json merge(const RecordPtr& snapshot);
     Json merge_down(const RecordPtr& still);
 
+    // The devices that merge, as far as they took up a merge by merge() or merge_down().
+    std::vector<RecordPtr> under_way() const;
     // After a restart: goes on waiting for the ends.
     void find_unfinished();
 
@@ -43,12 +45,13 @@ class Merging final : EventSink {
     void forget(const RecordPtr& record);
     void look(const RecordPtr& record);
     void finish(const RecordPtr& record, const Json& noted);
+    void unstack(const RecordPtr& layer);
     bool is_lost(const Record& snapshot) const;    // Invalid; a merge of it would never end
     bool is_merged(const Record& record) const;
 
     Devices& devices_;
     std::mutex subscribing_;    // the hub is told of the first and of the last
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::map<std::uint64_t, RecordPtr> watched_;    // by serial
 };
 

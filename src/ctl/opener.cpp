@@ -21,6 +21,8 @@ class TrackedOpen final : public OpenDevice {
     TrackedOpen(std::unique_ptr<OpenDevice> inner, Registry& registry, Record& user, const Registry::Use& use)
         : inner_{std::move(inner)}, registry_{registry}, user_{user}, id_{inner_->id()}, use_{use} {
         registry_.note_use(id_, user_, use_);
+        if (id_.kind == DiskId::Kind::file && inner_->words().starts_with('/'))
+            registry_.note_file({id_, inner_->words(), to_bytes(inner_->disk().limits().size)});
     }
     ~TrackedOpen() override { registry_.forget_use(id_, user_, use_); }
     Disk& disk() noexcept override { return inner_->disk(); }

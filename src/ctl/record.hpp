@@ -59,6 +59,7 @@ class Record {
     // As owned below; for who may ask without being on its home. Registry::set_device_locked() sets both.
     Device* device = nullptr;
     std::shared_ptr<Device::Observer> observer;  // of `device`
+    std::string trouble;                         // with its files (file_watch.hpp); Registry::set_trouble_locked()
     std::string held_because;                    // why it was left without its table after a restart
     std::string stale_because;     // a snapshot that must never be trusted again: it has an error table now
     std::optional<SlotText> kept;  // the table it had then, while it is held; Registry::note_held_locked()

@@ -219,6 +219,7 @@ void Registry::end_removal(Record& record) {
     --going_;
     by_serial_.erase(record.serial);
     held_.erase(record.serial);
+    troubled_.erase(record.serial);
     note_snapshot_locked(record, nullptr);
 }
 
@@ -320,6 +321,23 @@ void Registry::change_use(const DiskId& id, Record& record, const Use& use, unsi
 void Registry::note_use(const DiskId& id, Record& record, const Use& use) { change_use(id, record, use, 1); }
 void Registry::forget_use(const DiskId& id, Record& record, const Use& use) { change_use(id, record, use, ~0u); }
 
+void Registry::note_file(const OpenFile& file) {
+    const std::lock_guard lock{mutex};
+    const auto uses = uses_.find(file.id);
+    if (uses == uses_.end() || !uses->second.path.empty()) return;
+    uses->second.path = file.path;
+    uses->second.bytes = file.bytes;
+}
+
+std::vector<Registry::OpenFile> Registry::files_after(const DiskId& after, std::size_t most) const {
+    const std::lock_guard lock{mutex};
+    std::vector<OpenFile> files;
+    for (auto at = uses_.upper_bound(after); at != uses_.end() && files.size() < most; ++at) {
+        if (!at->second.path.empty()) files.push_back({at->first, at->second.path, at->second.bytes});
+    }
+    return files;
+}
+
 // The first home of which `counts` says so.
 template <class Says>
 std::optional<unsigned> Registry::Uses::home(Says says) const {
@@ -420,17 +438,26 @@ std::vector<std::string> Registry::names_on_its_disks(const Record& record, std:
     return names;
 }
 
-std::vector<RecordPtr> Registry::users_of(const DiskId& id) const {
+template <class Says>
+std::vector<RecordPtr> Registry::users_who(const DiskId& id, Says says) const {
     const std::lock_guard lock{mutex};
     std::vector<RecordPtr> records;
     if (const auto users = uses_.find(id); users != uses_.end()) {
         for (const auto& [serial, counts] : users->second.by_serial) {
             const auto at = by_serial_.find(serial);
-            if (at == by_serial_.end()) continue;
+            if (at == by_serial_.end() || !says(counts)) continue;
             if (auto record = at->second.lock()) records.push_back(std::move(record));
         }
     }
     return records;
+}
+
+std::vector<RecordPtr> Registry::users_of(const DiskId& id) const {
+    return users_who(id, [](const Uses::Counts&) { return true; });
+}
+
+std::vector<RecordPtr> Registry::origins_of(const DiskId& base) const {
+    return users_who(base, [](const Uses::Counts& counts) { return counts.origins != 0; });
 }
 
 std::vector<RecordPtr> Registry::top_down() const {
@@ -502,6 +529,24 @@ std::vector<RecordPtr> Registry::held() const {
     const std::lock_guard lock{mutex};
     std::vector<RecordPtr> records;
     for (const auto& [serial, record] : held_) {
+        if (!record->gone) records.push_back(by_serial_.at(serial).lock());
+    }
+    return records;
+}
+
+void Registry::set_trouble_locked(Record& record, std::string trouble) {
+    if (trouble.empty()) {
+        troubled_.erase(record.serial);
+    } else {
+        troubled_[record.serial] = &record;
+    }
+    record.trouble = std::move(trouble);
+}
+
+std::vector<RecordPtr> Registry::troubled() const {
+    const std::lock_guard lock{mutex};
+    std::vector<RecordPtr> records;
+    for (const auto& [serial, record] : troubled_) {
         if (!record->gone) records.push_back(by_serial_.at(serial).lock());
     }
     return records;

@@ -70,6 +70,15 @@ class Registry {
     void forget_use(const DiskId& id, Record& record, const Use& use);
     // The devices whose tables have this open, each once, in the order of their serials.
     std::vector<RecordPtr> users_of(const DiskId& id) const;
+    std::vector<RecordPtr> origins_of(const DiskId& base) const;    // the snapshot-origins and snapshot-merges among them
+    // A path by which a file is open, and how large it was then.
+    struct OpenFile {
+        DiskId id;
+        std::string path;
+        std::uint64_t bytes = 0;
+    };
+    void note_file(const OpenFile& file);    // after note_use()
+    std::vector<OpenFile> files_after(const DiskId& after, std::size_t most) const;
     std::optional<unsigned> home_of_users(const DiskId& id) const;  // of one of them
     // Where a snapshot-origin, or another snapshot, of this base belongs: to its origin, or to who writes it otherwise.
     // Where there is neither, an origin belongs to the snapshots, and snapshots stay together while they are few
@@ -108,11 +117,15 @@ class Registry {
     void note_held_locked(Record& record);
     std::vector<RecordPtr> held() const;  // those with either, by serial
     bool any_held() const;
+    void set_trouble_locked(Record& record, std::string trouble);
+    std::vector<RecordPtr> troubled() const;    // those with any, by serial
     // What snapshot.take notes about a snapshot, and so whose it is.
     void note_snapshot_locked(Record& record, Json what);
     std::vector<RecordPtr> snapshots_of(const Record& origin) const;  // noted as such, by name
 
   private:
+    template <class Says>
+    std::vector<RecordPtr> users_who(const DiskId& id, Says says) const;
     RecordPtr find_locked(const DeviceKey& key) const;
     void free_names_locked(const Record& record);
     std::vector<std::string> users_locked(const Record& lower, std::size_t most) const;
@@ -134,6 +147,8 @@ class Registry {
         };
         std::map<std::uint64_t, Counts> by_serial;
         std::vector<Counts> by_home;
+        std::string path;    // of a file
+        std::uint64_t bytes = 0;
         static void add(Counts& counts, const Use& use, unsigned difference);
         template <class Says>
         std::optional<unsigned> home(Says says) const;
@@ -149,7 +164,7 @@ class Registry {
     std::map<RemoteDisk*, Remote> remotes_;
     std::map<const Record*, std::set<RemoteDisk*>> remotes_by_lower_;
     std::vector<unsigned> per_home_;
-    std::map<std::uint64_t, Record*> held_;
+    std::map<std::uint64_t, Record*> held_, troubled_;
     std::map<std::uint32_t, std::set<std::uint64_t>> snapshots_;  // minor of the origin → serials
 };
 

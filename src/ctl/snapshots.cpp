@@ -13,6 +13,7 @@
 #include "ctl/cow_file.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/log.hpp"
+#include "ctl/opener.hpp"
 #include "ctl/taking.hpp"
 
 namespace udm::ctl {
@@ -54,8 +55,37 @@ Json describe_status(const std::string& text) {
 }
 }  // namespace
 
+// Of a snapshot made by hand: the volume that is the origin of what it stands on, else that, by our name for it if it has one.
+std::string Snapshots::volume_over(const std::string& base) const {
+    const RecordPtr below = find_mapped(devices_.registry(), base);
+    const DiskId id = below ? below->id() : devices_.host().identify(base);
+    if (id.kind != DiskId::Kind::none) {
+        for (const RecordPtr& user : devices_.registry().origins_of(id)) return devices_.name_of(*user);
+    }
+    return below ? devices_.name_of(*below) : base;
+}
+
+// A volume that goes back to what its snapshot is: that is no device any more.
+std::optional<Snapshots::Listed> Snapshots::listed_merge(const RecordPtr& volume) const {
+    Listed listed;
+    const std::lock_guard lock{devices_.registry().mutex};
+    const Json& noted = volume->merging;
+    if (volume->gone || !noted.is_object() || !noted.contains("then") || noted.contains("still")) return std::nullopt;
+    listed.store = volume;
+    const std::string cow = noted.value("cow", "");
+    std::uint64_t chunk_sectors = 0;
+    if (volume->live && volume->live->lines.size() == 1) {
+        const auto words = words_of(volume->live->lines[0]);
+        if (words.size() > 3) chunk_sectors = parse_u64(words[3]).value_or(0);
+    }
+    listed.entry = {{"snapshot", noted.value("snapshot", "")}, {"origin", volume->name},
+                    {"cow", cow.empty() ? Json(nullptr) : Json(cow)}, {"chunk", to_bytes(Sectors{chunk_sectors})},
+                    {"taken", noted.value("taken", Json{})}, {"redirect", false}};
+    return listed;
+}
+
 // Nothing: the device is no snapshot.
-std::optional<Snapshots::Listed> Snapshots::listed(const RecordPtr& record) const {
+std::optional<Snapshots::Listed> Snapshots::listed(const RecordPtr& record, Names& names) const {
     Registry& registry = devices_.registry();
     Json noted;
     std::string name, base, cow;
@@ -100,9 +130,15 @@ std::optional<Snapshots::Listed> Snapshots::listed(const RecordPtr& record) cons
     }
     Json& entry = listed.entry;
     entry["snapshot"] = name;
-    entry["origin"] = source         ? Json(devices_.name_of(*source))
-                      : base.empty() ? Json(nullptr)
-                                     : Json(base);
+    if (source) {
+        entry["origin"] = devices_.name_of(*source);
+    } else if (base.empty()) {
+        entry["origin"] = nullptr;
+    } else {
+        const auto [known, is_new] = names.try_emplace(base);
+        if (is_new) known->second = volume_over(base);
+        entry["origin"] = known->second;
+    }
     entry["cow"] = cow.empty() ? Json(nullptr) : Json(cow);
     entry["chunk"] = noted.is_object() && noted.contains("chunk") ? noted["chunk"]
                                                                   : Json(to_bytes(Sectors{chunk_sectors}));
@@ -116,10 +152,11 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
     constexpr std::size_t kAtATime = 1024;
     Registry& registry = devices_.registry();
     std::vector<Listed> found;
+    Names names;
     const auto look_at = [&](const std::vector<RecordPtr>& records) {
         for (const RecordPtr& record : records) {
             if (found.size() >= most) return;
-            if (auto one = listed(record)) found.push_back(std::move(*one));
+            if (auto one = listed(record, names)) found.push_back(std::move(*one));
         }
     };
     if (origin) {
@@ -136,6 +173,13 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
             from = devices_.name_of(*records.back());
         }
     }
+    for (const RecordPtr& merging : merging_.under_way()) {    // in among the others
+        auto one = listed_merge(merging);
+        if (!one || (after && one->entry["snapshot"].get<std::string>() <= *after) || (origin && merging != registry.find(*origin))) continue;
+        found.push_back(std::move(*one));
+    }
+    std::stable_sort(found.begin(), found.end(), [](const Listed& a, const Listed& b) { return a.entry["snapshot"] < b.entry["snapshot"]; });
+    if (found.size() > most) found.erase(found.begin() + static_cast<std::ptrdiff_t>(most), found.end());
     std::vector<RecordPtr> stores;
     for (const Listed& one : found) {
         if (one.store) stores.push_back(one.store);
@@ -145,13 +189,22 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
     std::size_t next_status = 0;
     for (Listed& one : found) {
         std::string text;
-        bool merges = false;    // into the still image of this entry, which goes then
+        bool merges = false;    // into the still image of this entry, which goes then; or into its volume
+        Json details = Json::object(), trouble;
         if (one.store) {
             const Json& lines = statuses[next_status++];
             if (!lines.empty() && (lines[0]["type"] == "snapshot" || lines[0]["type"] == "snapshot-merge")) text = lines[0]["text"].get<std::string>();
             merges = !lines.empty() && lines[0]["type"] == "snapshot-merge";
+            if (!lines.empty()) {
+                details = lines[0].value("details", Json::object());
+                trouble = lines[0].value("trouble", Json{});
+            }
         }
         one.entry.update(describe_status(text));
+        if (!trouble.is_null()) one.entry["trouble"] = trouble;
+        for (const char* const key : {"merged_bytes", "merge_left_bytes"}) {
+            if (merges && details.contains(key)) one.entry[key] = details[key];
+        }
         if (merges) one.entry["state"] = text == "Merge failed" ? "merge-failed" : "merging";
         if (one.held) one.entry["state"] = "held";
         list.push_back(std::move(one.entry));

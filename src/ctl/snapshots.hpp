@@ -13,6 +13,7 @@
 // crash: nobody was told of another. What fails is taken back.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -55,7 +56,10 @@ class Snapshots {
   private:
     class Taking;
     struct Listed;
-    std::optional<Listed> listed(const RecordPtr& record) const;
+    using Names = std::map<std::string, std::string>;    // by words: many may stand on the same
+    std::optional<Listed> listed(const RecordPtr& record, Names& names) const;
+    std::optional<Listed> listed_merge(const RecordPtr& volume) const;
+    std::string volume_over(const std::string& base) const;
     Devices& devices_;
     Merging merging_;
     std::mutex one_at_a_time_;  // a take locks several devices

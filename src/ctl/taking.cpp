@@ -64,7 +64,7 @@ Json Snapshots::Taking::run() {
     if (!std::has_single_bit(request_.chunk) || request_.chunk < 4096 ||
         request_.chunk > (std::uint64_t{1} << 30)) {
         throw Failure{Errc::bad_argument,
-                      fmt::format("chunk {} is no power of two from 4 KiB to 1 GiB", request_.chunk)};
+                      fmt::format("a chunk of {} bytes cannot be: it is a power of two from 4 KiB to 1 GiB", request_.chunk)};
     }
     if (request_.redirect && !request_.persistent) {
         throw Failure{Errc::bad_argument, "a redirected volume writes to its store, and a transient one would lose all of that when the "
@@ -164,7 +164,14 @@ void Snapshots::Taking::check(Volume& volume) const {
 }
 
 void Snapshots::Taking::choose_names(Volume& volume) const {
-    if (!volume.snapshot_name.empty()) return;
+    if (!volume.snapshot_name.empty()) {
+        check_name(volume.snapshot_name);
+        DeviceKey key;
+        key.name = volume.snapshot_name;
+        if (devices_.registry().try_find(key))
+            throw Failure{Errc::busy, fmt::format("a device {} exists already", volume.snapshot_name), volume.name};
+        return;
+    }
     const std::string stem = fmt::format("{}-{}", volume.name, compact_time(now_));
     volume.snapshot_name = stem;
     for (int i = 2;; ++i) {

@@ -274,7 +274,7 @@ TEST_F(DevicesOf, WhatCannotBeKeptInTheStateIsNotSet) {
     {
         const FullState full{*state};
         refusal([&] { devices->set_uuid(named("vol"), "U"); });
-        refusal([&] { devices->set(named("snap"), "thresholds", "50"); });
+        refusal([&] { devices->set(named("snap"), Json{{"thresholds", "50"}}); });
     }
     EXPECT_FALSE(devices->registry().try_find(by_uuid));
     EXPECT_TRUE(devices->registry().find(named("snap"))->settings.empty());

@@ -126,7 +126,7 @@ TEST_F(RestartWithSnapshots, BringsThemBack) {
 
 TEST_F(RestartWithSnapshots, SettingsReachTheTargetsAgain) {
     make();
-    EXPECT_EQ(devices->set(named("snap"), "thresholds", "30"), (Json{{"thresholds", "30"}}));
+    EXPECT_EQ(devices->set(named("snap"), Json{{"thresholds", "30"}}), (Json{{"thresholds", "30"}}));
     devices->message(named("snap"), Sector{0}, "set auto_extend 64K,1M");    // the same, in other words
     EXPECT_EQ(info("snap")["settings"], (Json{{"thresholds", "30"}, {"auto_extend", "64K,1M"}}));
     devices->message(named("snap"), Sector{0}, "set auto_extend default");

@@ -50,6 +50,42 @@ TEST_F(Full, RaisesAnEventOnceForEachThresholdThatIsPassed) {
     EXPECT_EQ(events.words.size(), 3u);
 }
 
+TEST_F(Full, AStoreThatWasCutOffIsLostAndOneThatOnlyLostRoomIsNot) {
+    snapshot("P", 200);
+    fill_to(40);    // and a header and an area
+    const auto cut_off_at = [&](std::uint64_t chunks) {
+        disks["cow"]->resize({chunks * 8});
+        (*this)["s"].live()->entries()[0].target->look_at_devices();
+        reactor.run_until_idle();
+    };
+    cut_off_at(60);
+    EXPECT_EQ(status("s"), "336/480 16");
+    EXPECT_EQ(read("s", 0, 320), all(320, 1));
+    cut_off_at(200);
+    EXPECT_TRUE(events.words.empty());
+    cut_off_at(42);    // just behind what is kept; but a file ends there, too, when it was cut off further down and written again
+    EXPECT_EQ(status("s"), "Invalid");
+    EXPECT_EQ(events_with("s: snapshot invalid: cow was cut off from outside: it has 172032 bytes, and had 819200"), 1u);
+    EXPECT_EQ((*this)["s"].live()->entries()[0].target->trouble(), "cow was cut off from outside: it has 172032 bytes, and had 819200");
+    cut_off_at(10);
+    EXPECT_EQ(events.words.size(), 1u);
+    EXPECT_EQ(write("o", 400 * 8, 8, 7), IoStatus::ok);    // the origin goes on
+}
+
+TEST_F(Full, ASettingIsCheckedWithoutBeingSet) {
+    snapshot("P", 10);
+    const auto check = [&](const std::string& name, const std::string& value) {
+        const std::vector<std::string> words{"check", name, value};
+        auto answer = reactor.run((*this)["s"].message({0}, &words));
+        return answer ? "" : answer.error().message;
+    };
+    EXPECT_EQ(check("auto_extend", "64K"), "");
+    EXPECT_NE(check("auto_extend", "much").find("'much'"), std::string::npos);
+    EXPECT_NE(check("nonsense", "1"), "");
+    fill_to(64);
+    EXPECT_EQ(status("s"), "Invalid");    // nothing was set
+}
+
 TEST_F(Full, HasThresholdsUnlessToldOtherwise) {
     snapshot("P", 100);
     fill_to(97);

@@ -46,7 +46,7 @@ Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) 
 
 Result<void> Mirror::obey(const std::vector<std::string>& words) {
     const std::string& verb = words[0];
-    if (verb == "set" && words.size() == 3) return set_to(words[1], words[2]);
+    if ((verb == "set" || verb == "check") && words.size() == 3) return set_to(words[1], words[2], verb == "set");
     if (words.size() == 1 && (verb == "resync_pause" || verb == "resync_resume")) {
         resync_.set_paused(verb == "resync_pause");
         return {};
@@ -58,34 +58,41 @@ Result<void> Mirror::obey(const std::vector<std::string>& words) {
     return fail(Errc::bad_argument, fmt::format("Unrecognised message received.: {}", kVerbs));
 }
 
-Result<void> Mirror::set_to(const std::string& name, const std::string& value) {
+std::vector<std::string_view> Mirror::settings() const { return {"resync_rate", "resync_share", "leg_retry", "hold_timeout", "log_rest"}; }
+
+Result<void> Mirror::set_to(const std::string& name, const std::string& value, bool apply) {
     const bool standard = value == "default";
     if (name == "resync_rate") {
         const auto rate = standard ? 0 : parse_size(value);
         if (!rate) return fail(Errc::bad_argument, fmt::format("resync_rate '{}' is not a number of bytes per second (10M, 1G; 0: no limit)", value));
+        if (!apply) return {};
         resync_.pace().rate = *rate;
         resync_.pace().restart(set_.env.reactor.now());
     } else if (name == "resync_share") {
         const auto share = standard ? Pace::kShare : parse_u32(value);
         if (!share || *share < 1 || *share > 100) return fail(Errc::bad_argument, fmt::format("resync_share '{}' is none of 1 .. 100 percent", value));
+        if (!apply) return {};
         resync_.pace().share = *share;
     } else if (name == "leg_retry") {
         std::optional<Nanoseconds> first;
         if (!standard) {
             TRY(first, parse_time(name, value));
         }
+        if (!apply) return {};
         failures_.set_leg_retry(first);
     } else if (name == "hold_timeout") {
         Nanoseconds timeout = 0;
         if (!standard) {
             TRY(timeout, parse_time(name, value));
         }
+        if (!apply) return {};
         failures_.set_hold_timeout(timeout);
     } else if (name == "log_rest") {
         Nanoseconds rest = dirty_log::DirtyLog::kRest;
         if (!standard) {
             TRY(rest, parse_time(name, value));
         }
+        if (!apply) return {};
         set_.log->set_rest(rest);
     } else {
         return fail(Errc::bad_argument, fmt::format("a mirror has no setting '{}': {}", name, kVerbs));

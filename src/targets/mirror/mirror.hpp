@@ -37,6 +37,7 @@ class Mirror final : public Target, dirty_log::Owner {
     std::string table() const override;
     std::vector<TargetDetail> details() const override;
     Job<Result<std::string>> message(const std::vector<std::string>* words) override;
+    std::vector<std::string_view> settings() const override;
 
   private:
     Job<IoStatus> flush_legs() override;
@@ -45,7 +46,7 @@ class Mirror final : public Target, dirty_log::Owner {
 
     bool zeroes_for_discards() const noexcept;
     Result<void> obey(const std::vector<std::string>& words);
-    Result<void> set_to(const std::string& name, const std::string& value);
+    Result<void> set_to(const std::string& name, const std::string& value, bool apply);    // else only checked
 
     const bool read_only_;
     Set set_;

@@ -68,12 +68,15 @@ Result<bool> FullnessSettings::set(const std::string& name, const std::string& v
     return true;
 }
 
+Result<void> Fullness::check(const FullnessSettings& settings) const {
+    if (settings.step == 0) return {};
+    const std::string why = snapshot_.cow().cannot_grow();
+    if (why.empty()) return {};
+    return fail(Errc::bad_argument, fmt::format("{} cannot be extended: {}", snapshot_.cow().words(), why));
+}
+
 Result<void> Fullness::set(FullnessSettings settings) {
-    if (settings.step != 0) {
-        if (const std::string why = snapshot_.cow().cannot_grow(); !why.empty()) {
-            return fail(Errc::bad_argument, fmt::format("{} cannot be extended: {}", snapshot_.cow().words(), why));
-        }
-    }
+    CHECK(check(settings));
     settings_ = std::move(settings);
     cannot_grow_ = false;
     settle();
@@ -83,7 +86,7 @@ Result<void> Fullness::set(FullnessSettings settings) {
 bool Fullness::full_as_of(Snapshot& snapshot) const noexcept { return snapshot.store().usage().allocated >= mark_; }
 
 void Fullness::look(bool raises) noexcept {
-    snapshot_.cow().disk().refresh();    // it may have grown
+    snapshot_.look_at_store();    // it may have grown
     if (is_cut_off()) return;
     const Store::Usage usage = snapshot_.store().usage();
     const std::uint64_t total = std::max<std::uint64_t>(usage.total.v, 1);
@@ -145,7 +148,7 @@ bool Fullness::grow(Sectors total) noexcept {
 void Fullness::grown(Result<void> result) noexcept {
     growing_ = false;
     if (result) {
-        snapshot_.raise(fmt::format("snapshot extended: the COW device has {} now", human(growing_to_)));
+        snapshot_.raise(fmt::format("snapshot extended: the COW device has {} now", human(growing_to_)), EventKind::progress);
     } else {
         cannot_grow_ = true;
         snapshot_.raise("snapshot cannot be extended: " + result.error().message);

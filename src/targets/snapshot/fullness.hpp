@@ -35,6 +35,7 @@ class Fullness final : DeviceGrowth {
     Fullness(Env& env, Snapshot& snapshot) noexcept : env_{env}, snapshot_{snapshot} {}
 
     // Refuses to extend what cannot be extended.
+    Result<void> check(const FullnessSettings& settings) const;
     Result<void> set(FullnessSettings settings);
     // The size or the settings may have changed: thresholds passed before raise nothing.
     void settle() noexcept { look(false); }

@@ -62,13 +62,14 @@ Job<void> MergeTarget::presuspend(SuspendFlags) {
 void MergeTarget::merge_failed(const std::string& why) noexcept {
     failed_ = true;
     merged_at_failure_ = merge_->bytes_merged();
+    why_failed_ = why;
     events().raise(EventKind::target, "snapshot merge failed: " + why);
 }
 
 void MergeTarget::merge_finished() noexcept {
     finished_ = true;
     failed_ = false;
-    events().raise(EventKind::target, "snapshot merge finished");
+    events().raise(EventKind::progress, "snapshot merge finished");
 }
 
 void MergeTarget::merge_released(Io& write, bool failed) noexcept {
@@ -189,9 +190,10 @@ TargetTraits MergeTarget::traits() const {
 void MergeTarget::adjust_limits(Limits& limits) const { limits.discard = false; }
 
 std::string MergeTarget::status() const {
-    if (snapshot() && snapshot()->valid() && failed_ && !(merge_ && merge_->bytes_merged() > merged_at_failure_)) return "Merge failed";
-    return StoreTarget::status();
+    return stands_failed() ? "Merge failed" : StoreTarget::status();
 }
+
+std::string MergeTarget::trouble() const { return stands_failed() ? why_failed_ : StoreTarget::trouble(); }
 
 std::vector<TargetDetail> MergeTarget::details() const {
     if (!has_exceptions()) return {};
@@ -210,9 +212,10 @@ Job<Result<std::string>> MergeTarget::message(const std::vector<std::string>* wo
 
 Result<void> MergeTarget::obey(const std::vector<std::string>& words) {
     const std::string& verb = words[0];
-    if (verb == "set" && words.size() == 3 && words[1] == "merge_rate") {
+    if ((verb == "set" || verb == "check") && words.size() == 3 && words[1] == "merge_rate") {
         const auto rate = words[2] == "default" ? 0 : parse_size(words[2]);
         if (!rate) return fail(Errc::bad_argument, fmt::format("merge_rate '{}' is not a number of bytes per second (10M, 1G; 0: no limit)", words[2]));
+        if (verb == "check") return {};
         rate_ = *rate;
         if (merge_) merge_->set_rate(rate_);
         return {};

@@ -27,6 +27,8 @@ class MergeTarget final : public StoreTarget, Merge::Observer {
     void adjust_limits(Limits& limits) const override;
     std::string status() const override;
     std::vector<TargetDetail> details() const override;
+    std::string trouble() const override;
+    std::vector<std::string_view> settings() const override { return {"merge_rate"}; }
     // merge_pause, merge_resume, merge_retry; set merge_rate BYTES_PER_SECOND (0 or "default": no limit).
     Job<Result<std::string>> message(const std::vector<std::string>* words) override;
 
@@ -38,6 +40,7 @@ class MergeTarget final : public StoreTarget, Merge::Observer {
     Job<Result<void>> begin() override;
     void end() noexcept override;
 
+    bool stands_failed() const noexcept { return snapshot() && snapshot()->valid() && failed_ && !(merge_ && merge_->bytes_merged() > merged_at_failure_); }
     bool has_exceptions() const noexcept { return snapshot() && snapshot()->valid(); }
     Disk* route(Io& io) noexcept;
     Disk* route_write(Io& io) noexcept;
@@ -51,6 +54,7 @@ class MergeTarget final : public StoreTarget, Merge::Observer {
     std::uint64_t rate_ = 0;
     bool paused_ = false;
     bool failed_ = false;       // until a retry gets something done
+    std::string why_failed_;
     bool finished_ = false;     // and that was said
     std::uint64_t merged_at_failure_ = 0;
 };

@@ -89,6 +89,7 @@ void Snapshot::release() noexcept {
 
 void Snapshot::start() noexcept {
     store_->start(*this);
+    store_size_ = config_.cow->disk().limits().size;
     fullness_.settle();
 }
 
@@ -421,6 +422,25 @@ void Snapshot::end_fua_write(Io& io) noexcept {
     io.complete(status);
 }
 
+// A write may have made a file longer again since it was cut off: then it ends with what is allocated, and somewhere below are
+// zeroes for data. One that ends behind all that is allocated was cut off there, and has only lost room.
+void Snapshot::look_at_store() noexcept {
+    Disk& cow = config_.cow->disk();
+    cow.refresh();
+    const Sectors now = cow.limits().size;
+    const bool shrunk = now < store_size_;
+    if (!shrunk || now > store_->usage().allocated) {
+        store_size_ = now;
+        return;
+    }
+    if (!valid_) return;
+    if (merge_) {
+        if (store_->listed() != 0) merge_->store_failed(IoStatus::io_error, "keep what it has: it was cut off from outside");
+        return;
+    }
+    invalidate(fmt::format("{} was cut off from outside: it has {} bytes, and had {}", config_.cow->words(), to_bytes(now), to_bytes(store_size_)));
+}
+
 // --- the end of a snapshot ------------------------------------------------------------------------------------------
 
 void Snapshot::store_failed(IoStatus status, const char* doing) noexcept {
@@ -485,6 +505,11 @@ std::string Snapshot::status() const {
     if (overflowed_) return "Overflow";
     const Store::Usage usage = store_->usage();
     return fmt::format("{}/{} {}", usage.allocated.v, usage.total.v, usage.metadata.v);
+}
+
+std::string Snapshot::trouble() const {
+    if (!valid_) return why_invalid_;
+    return overflowed_ ? "its store was full, and a write to it was refused" : "";
 }
 
 std::string Snapshot::words_of(const Config& config, Sectors chunk) {

@@ -94,6 +94,8 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void invalidate(std::string why, bool outrun = false) noexcept;
     // A write to the snapshot found no room below the COW device. True: that is an overflow, and only that write fails.
     bool overflows_below(IoStatus status) noexcept;
+    // Asks the system how large the COW device is. If it was cut off where something is kept, that is lost.
+    void look_at_store() noexcept;
     ChunkSize chunk() const noexcept { return store_->chunk_size(); }
     // The part of `extent` that is the snapshot's concern, as chunks.
     bool covers(Extent extent, Chunk& first, Chunks& count) const noexcept;
@@ -129,14 +131,15 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
         fullness_.allocated();
         return given;
     }
-    void raise(const std::string& what) noexcept {
-        if (events_) events_->raise(EventKind::target, what);
+    void raise(const std::string& what, EventKind kind = EventKind::target) noexcept {
+        if (events_) events_->raise(kind, what);
     }
     void became_idle() noexcept {
         if (idle()) idle_signal_.notify_all();
     }
 
     std::string status() const;
+    std::string trouble() const;    // why it is invalid, or overflowed; else empty
     std::string table_words() const { return words_of(config_, chunk().sectors()); }
     static std::string words_of(const Config& config, Sectors chunk);
 
@@ -183,6 +186,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     OriginGroup& group_;
     Config config_;
     LostStores* lost_stores_;
+    Sectors store_size_{};      // of the COW device, the largest there was
     Sectors block_;             // the larger logical block of origin and store
     DeviceEvents* events_ = nullptr;
     Layer* layer_ = nullptr;    // the target: frames of requests name it

@@ -153,7 +153,8 @@ void StoreTarget::apply_settings() noexcept {
 Result<void> StoreTarget::obey(const std::vector<std::string>& words) {
     FullnessSettings settings = settings_;
     bool known = false;
-    if (words.size() == 3 && words[0] == "set") {
+    const bool check = words[0] == "check";
+    if (words.size() == 3 && (check || words[0] == "set")) {
         auto set = settings.set(words[1], words[2]);
         if (!set) return fail(set);
         known = *set;
@@ -162,10 +163,13 @@ Result<void> StoreTarget::obey(const std::vector<std::string>& words) {
         return fail(Errc::bad_argument, fmt::format("Unrecognised message received.: {} takes set thresholds, set auto_extend and set "
                                                     "auto_extend_at, and a value", merges() ? "a merge" : "a snapshot"));
     }
-    if (snapshot_ && started_) CHECK(snapshot_->fullness().set(settings));
+    if (snapshot_ && started_) CHECK(check ? snapshot_->fullness().check(settings) : snapshot_->fullness().set(settings));
+    if (check) return {};
     settings_ = std::move(settings);
     return {};
 }
+
+std::vector<std::string_view> StoreTarget::settings() const { return {"thresholds", "auto_extend", "auto_extend_at"}; }
 
 Job<Result<std::string>> StoreTarget::message(const std::vector<std::string>* words) {
     if (auto obeyed = obey(*words); !obeyed) co_return fail(obeyed);

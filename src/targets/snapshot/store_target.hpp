@@ -23,12 +23,17 @@ class StoreTarget : public Target {
     void resume() noexcept override { resumed_ = true; }
     Job<void> postsuspend(SuspendFlags flags) override;
     Job<void> close() override;
-    // "set NAME VALUE", see FullnessSettings.
+    // "set NAME VALUE" and "check NAME VALUE", see FullnessSettings.
     Job<Result<std::string>> message(const std::vector<std::string>* words) override;
 
     std::vector<TargetDevice> devices() const override;
     std::string status() const override;
     std::string table() const override;
+    std::string trouble() const override { return snapshot_ ? snapshot_->trouble() : ""; }
+    std::vector<std::string_view> settings() const override;
+    void look_at_devices() noexcept override {
+        if (snapshot_ && started_) snapshot_->look_at_store();
+    }
 
   protected:
     // Whether the target may have this snapshot (one that is to be read in, or to be taken over).
