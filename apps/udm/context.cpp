@@ -29,9 +29,12 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
             if (method == "snapshot.diff" && says("is invalid")) return "it is lost for good: `udm snapshot drop` it, and take another";
             return "";
         case ENXIO:
+            if (method == "snapshot.merge" || method == "snapshot.drop" || method == "snapshot.diff") return "`udm snapshot list` lists the snapshots there are";
             return "`udm ls` lists the devices there are";
         case EEXIST:
         case EBUSY:
+            if (method == "device.create" && says("stand")) return "`udm export` serves a volume that is there; --read-only only looks; --force writes past it all the same";
+            if (method == "device.create" && says("store")) return "`udm cow` looks into stores; --read-only, too";
             if (method == "device.create") return "choose another name; `udm ls` lists those in use";
             if (method == "snapshot.take" && says("exists")) return "give it another name: ORIGIN=NAME";
             if (says("export")) return "`udm unexport NAME` ends its exports";

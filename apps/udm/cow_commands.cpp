@@ -59,7 +59,7 @@ void Cow::info(Context& context) const {
                                  human_sectors(report.allocated_sectors()), human_sectors(total), human_sectors(report.metadata_sectors())));
         line("status", fmt::format("{}/{} {}", report.allocated_sectors(), total, report.metadata_sectors()));
         line("holes", report.holes == 0 ? "none"
-                                        : fmt::format("{}, {} chunks in all, {} at most: left by crashes; used when nothing else is left",
+                                        : fmt::format("{}, of {} chunks in all, {} at most: left by crashes; used when nothing else is left",
                                                       report.holes, report.hole_chunks, report.largest_hole));
     }
     if (report.fault_count() != 0) {

@@ -116,7 +116,8 @@ void Repair::report(Context& context, const RepairPlan& plan, const std::string&
                             doubtful.size() == 1 ? "" : "s", chunk_list(doubtful, 50));
     }
     if (!dry_run) {
-        text += fmt::format("{} is whole now: it can be loaded, unless a daemon has it on record as lost; see `udm status`, or docs/targets/snapshot.md.\n",
+        text += fmt::format("{0} is whole now: `udm create NAME 0 SECTORS snapshot ORIGIN {0} P 8` makes a snapshot of it again, unless a daemon has it on record\n"
+                            "as lost; see `udm status`, or docs/targets/snapshot.md.\n",
                             path);
     }
     context.print(object, text);

@@ -32,7 +32,7 @@ void make_sparse_file(const std::string& path, std::uint64_t bytes) {
 struct Create {
     std::string name, table, size, uuid;
     std::vector<std::string> words;  // FILE, or a table's line
-    bool read_only = false;
+    bool read_only = false, force = false;
 
     void run(Context& context) const {
         if (words.empty() == table.empty()) {
@@ -42,6 +42,7 @@ struct Create {
         }
         Json params{{"name", name}};
         if (read_only) params["read_only"] = true;
+        if (!force) params["careful"] = true;
         if (!uuid.empty()) params["uuid"] = uuid;
         std::string made;  // a file that was made, and goes again when the device cannot be
         if (words.size() == 1 && is_nbd_uri(words[0]) && size.empty()) {
@@ -130,6 +131,7 @@ void add_create_command(CLI::App& app, Context& context) {
                         "Lines of a table, as udmsetup takes them; - reads standard input");
     command->add_option("--uuid", create->uuid, "At most 128 characters");
     command->add_flag("--read-only", create->read_only, "Writes fail");
+    command->add_flag("--force", create->force, "Also where it can write past a volume's snapshots, which breaks them");
     command->callback([create, &context] { create->run(context); });
 }
 

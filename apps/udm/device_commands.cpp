@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <map>
+#include <set>
 
 #include "apps/udm/commands.hpp"
 #include "apps/udm/text.hpp"
@@ -82,8 +84,39 @@ void list(Context& context, bool names_only) {
             held += fmt::format("{} is held: {}\n", info.value("name", ""),
                                 info["held_because"].get<std::string>());
         }
+        if (const std::string trouble = info.value("trouble", ""); !trouble.empty()) held += fmt::format("{}: {}\n", info.value("name", ""), trouble);
     }
     context.print(devices, columns.text() + held);
+}
+
+// Each device with what its table stands on below it, as often as it is used.
+void tree(Context& context) {
+    std::map<std::string, Json> uses;
+    std::set<std::string> below;
+    Json all = Json::array();
+    for (const Json& info : context.list("device.list", "name")) {
+        const std::string name = info.value("name", "");
+        Json list = Json::array();
+        for (const Json& one : context.call("device.deps", {{"device", name}})) {
+            const bool mapped = one["name"].is_string();
+            list.push_back(mapped ? Json{{"device", one["name"]}} : Json{{"file", one["words"]}});
+            if (mapped) below.insert(one["name"].get<std::string>());
+        }
+        all.push_back({{"name", name}, {"uses", list}});
+        uses[name] = std::move(list);
+    }
+    std::string text;
+    const std::function<void(const std::string&, std::size_t)> draw = [&](const std::string& name, std::size_t depth) {
+        text += std::string(2 * depth, ' ') + name + "\n";
+        for (const Json& one : uses[name]) {
+            if (one.contains("device")) draw(one["device"], depth + 1);
+            else text += std::string(2 * depth + 2, ' ') + one.value("file", "") + "\n";
+        }
+    };
+    for (const Json& one : all) {
+        if (const std::string name = one.value("name", ""); !below.contains(name)) draw(name, 0);
+    }
+    context.print(all, text.empty() ? "No devices. `udm create NAME FILE` makes one." : text);
 }
 
 // "merge_left_bytes": 4096 as "merge left 4.0 KiB": the names say the unit.
@@ -127,6 +160,7 @@ void show(Context& context, const std::string& name) {
                     info.value("deferred_remove", false) ? ", goes when nobody uses it any more" : "");
     if (state_word(info) == "held")
         text += fmt::format("  held because {}\n", info["held_because"].get<std::string>());
+    if (const std::string trouble = info.value("trouble", ""); !trouble.empty()) text += fmt::format("  trouble  {}\n", trouble);
     std::string trouble;
     if (troubled_stores(context, {{"origin", name}}, trouble).contains(name)) text += "  " + trouble;
     text += fmt::format("  number   {}:{}, event {}\n", number(info, "major"), number(info, "minor"),
@@ -139,6 +173,8 @@ void show(Context& context, const std::string& name) {
                             table[i].value("type", ""), words(table[i]));
         if (i < status.size() && !words(status[i]).empty())
             text += fmt::format("  status   {}{}\n", words(status[i]), fullness(table[i].value("type", ""), words(status[i])));
+        if (i < status.size() && status[i].contains("trouble"))
+            text += fmt::format("  because  {}\n", status[i]["trouble"].get<std::string>());
         if (i < status.size()) text += detail_lines(status[i].value("details", Json::object()));
     }
     if (info.value("inactive_table", false)) text += "  another table waits for a resume\n";
@@ -210,22 +246,25 @@ struct Remove {
     }
 };
 
-// `device` empty: the daemon's.
+// `device` empty: the daemon's. All are set, or none.
 void set(Context& context, const std::string& device, const std::vector<std::string>& assignments) {
-    const char* const method = device.empty() ? "daemon.set" : "device.set";
-    Json settings = device.empty() ? context.call("daemon.status", Json::object()).value("settings", Json::object())
-                                   : context.call("device.info", {{"device", device}}).value("settings", Json::object());
+    Json wanted = Json::object();
     for (const std::string& assignment : assignments) {
         const auto equals = assignment.find('=');
-        if (equals == std::string::npos || equals == 0) {
-            throw WrongWords{fmt::format("'{}' is not KEY=VALUE", assignment),
-                             "KEY= goes back to the default"};
-        }
+        if (equals == std::string::npos || equals == 0)
+            throw WrongWords{fmt::format("'{}' is not KEY=VALUE", assignment), "KEY= goes back to the default"};
         const std::string value = assignment.substr(equals + 1);
-        Json params{{"key", assignment.substr(0, equals)}, {"value", value.empty() ? Json{} : Json(value)}};
-        if (!device.empty()) params["device"] = device;
-        settings = context.call(method, std::move(params)).value("settings", Json::object());
+        wanted[assignment.substr(0, equals)] = value.empty() ? Json{} : Json(value);
     }
+    Json params = Json::object();
+    if (!device.empty()) params["device"] = device;
+    const char* method = device.empty() ? "daemon.status" : "device.info";
+    if (!wanted.empty()) {
+        method = device.empty() ? "daemon.set" : "device.set";
+        params["settings"] = wanted;
+    }
+    const Json answer = context.call(method, std::move(params));
+    const Json settings = answer.value("settings", Json::object());
     std::string text;
     for (const auto& [key, value] : settings.items()) {
         text += fmt::format("{}={}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
@@ -240,7 +279,9 @@ void add_device_commands(CLI::App& app, Context& context) {
     auto names_only = std::make_shared<bool>(false);
     auto* listing = app.add_subcommand("ls", "List the devices");
     listing->add_flag("--names", *names_only, "Only their names, a line each");
-    listing->callback([names_only, &context] { list(context, *names_only); });
+    auto as_tree = std::make_shared<bool>(false);
+    listing->add_flag("--tree", *as_tree, "What stands on what, down to the files");
+    listing->callback([=, &context] { *as_tree ? tree(context) : list(context, *names_only); });
 
     auto name = std::make_shared<std::string>();
     auto* shown = app.add_subcommand("show", "All about one device");

@@ -7,7 +7,7 @@
 namespace udm::app {
 
 // Until `device` merges no more, with a progress bar; false on Ctrl-C, which leaves the merge under way. Throws Refusal when it failed.
-bool wait_for_merge(Context& context, const std::string& name, const std::string& device);
+bool wait_for_merge(Context& context, const std::string& name, const std::string& device, bool of_layer);
 
 void merge_snapshot(Context& context, const std::string& name, bool unexport, bool background);
 

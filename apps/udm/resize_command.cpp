@@ -21,6 +21,7 @@ struct Resize {
         const Json table = context.call("table.get", {{"device", name}});
         const std::string type = table.size() == 1 ? table[0].value("type", "") : "";
         const auto words = table.size() == 1 ? split_words(table[0].value("text", "")) : split_words("");
+        if (type == "snapshot") refuse_snapshot(words && words->size() > 1 ? (*words)[1] : "");
         if ((type != "linear" && type != "snapshot-origin") || !words || words->empty()) {
             throw Refusal{
                 fmt::format(
@@ -55,6 +56,11 @@ struct Resize {
     }
 
   private:
+    [[noreturn]] void refuse_snapshot(const std::string& store) const {
+        throw Refusal{fmt::format("{} is a snapshot, and has the size of its volume when it was taken", name),
+                      store.starts_with('/') ? fmt::format("more room for its store: `truncate -s SIZE {}` now, or `udm set {} auto_extend=1G` when it fills up", store, name)
+                                             : "more room for its store: make that device larger; it is used at once"};
+    }
     void go_back(Context& context) const {
         try {
             context.call("table.clear", {{"device", name}});

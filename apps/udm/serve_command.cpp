@@ -72,10 +72,11 @@ struct Serve {
                                             {"type", "linear"},
                                             {"params", quote_word(path) + " 0"}}})}};
         if (read_only) params["read_only"] = true;
+        else params["careful"] = true;
         try {
             context.call("device.create", std::move(params));
         } catch (const Refusal& refusal) {
-            if (refusal.details.value("errno", 0) != EBUSY || !name.empty()) throw;
+            if (refusal.details.value("errno", 0) != EBUSY || !name.empty() || std::string_view{refusal.what()}.find("exists") == std::string_view::npos) throw;
             throw Refusal{refusal.what(), "--name NAME gives it another name"};
         }
         const Served served{context, device};

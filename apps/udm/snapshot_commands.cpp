@@ -1,10 +1,13 @@
 // udm snapshot take, drop, merge, list; diff is in diff_command.cpp.
 #include <fmt/format.h>
 
+#include <bit>
+
 #include "apps/udm/commands.hpp"
 #include "apps/udm/merge_command.hpp"
 #include "apps/udm/signals.hpp"
 #include "apps/udm/text.hpp"
+#include "base/parse.hpp"
 #include "ctl/client_table.hpp"
 
 namespace udm::app {
@@ -18,6 +21,8 @@ constexpr const char* kRedirected =
     "merges what was written since into it.\n"
     "The volume lives in that store now. Keep room for it: when it, or the file system it is on, is full, writes that need more fail "
     "(nothing else is lost). `udm set VOLUME auto_extend=1G` lets it grow by itself.\n";
+
+constexpr std::uint64_t kChunkMin = 4096, kChunkMax = std::uint64_t{1} << 30;
 
 struct Take {
     std::vector<std::string> origins;
@@ -35,7 +40,7 @@ struct Take {
         if (!cow_dir.empty()) params["cow_dir"] = ctl::absolute_path(cow_dir);
         if (!size.empty())
             params["size"] = size.ends_with('%') ? Json(size) : Json(size_argument(size, "--size"));
-        if (!chunk.empty()) params["chunk"] = size_argument(chunk, "--chunk");
+        if (!chunk.empty()) params["chunk"] = chunk_size();
         if (transient) params["persistent"] = false;
         if (redirect) params["redirect"] = true;
         if (reserve) params["reserve"] = true;
@@ -49,8 +54,23 @@ struct Take {
                                     human_size(one.value("chunk", std::uint64_t{0})));
             }
             text += fmt::format("; the volume paused for {:.1f} ms\n", one.value("pause_us", 0.0) / 1000);
+            if (!size.empty()) text += bound_of(one);
         }
         context.print(taken, text + kConsistency + (redirect ? kRedirected : ""));
+    }
+
+  private:
+    // What a bound means, while there is time.
+    std::string bound_of(const Json& one) const {
+        const std::string name = redirect ? one.value("origin", "") + "-live" : one.value("snapshot", "");
+        return fmt::format("When its store is full, {}. `udm set {} auto_extend=1G` lets it grow.\n",
+                           redirect ? "writes to the volume fail, and what was written since is lost" : "the snapshot is lost", name);
+    }
+
+    std::uint64_t chunk_size() const {
+        const auto bytes = parse_size(chunk);
+        if (bytes && std::has_single_bit(*bytes) && *bytes >= kChunkMin && *bytes <= kChunkMax) return *bytes;
+        throw WrongWords{fmt::format("--chunk: '{}' is no size of a chunk", chunk), "a power of two from 4K to 1G: 4K, 64K, 1M"};
     }
 };
 
@@ -71,6 +91,16 @@ std::string fullness(const Json& snapshot) {
     return fmt::format("{:.0f}%", 100 * allocated.get<double>() / total.get<double>());
 }
 
+// "active", "merging 42%", "active, redirected"
+std::string state_word(const Json& snapshot) {
+    std::string word = word_or_dash(snapshot, "state");
+    if (snapshot.contains("merge_left_bytes")) {
+        const double done = snapshot.value("merged_bytes", 0.0), left = snapshot.value("merge_left_bytes", 0.0);
+        word += fmt::format(" {:.0f}%", done + left == 0 ? 100 : 100 * done / (done + left));
+    }
+    return word + (snapshot.value("redirect", false) ? ", redirected" : "");
+}
+
 void list(Context& context, const std::string& origin, bool names_only) {
     Json params = Json::object();
     if (!origin.empty()) params["origin"] = origin;
@@ -89,14 +119,21 @@ void list(Context& context, const std::string& origin, bool names_only) {
         context.print(snapshots, "No snapshots. `udm snapshot take VOLUME` takes one.");
         return;
     }
+    std::string notes;
+    bool invalid = false;
     Columns columns{{"SNAPSHOT", "ORIGIN", "STATE", "USED>", "OF>", "FULL>", "CHUNK>", "TAKEN"}};
     for (const Json& one : snapshots) {
         columns.add({word_or_dash(one, "snapshot"), word_or_dash(one, "origin"),
-                     word_or_dash(one, "state") + (one.value("redirect", false) ? ", redirected" : ""),
+                     state_word(one),
                      size_or_dash(one, "allocated", 512), size_or_dash(one, "total", 512), fullness(one),
                      size_or_dash(one, "chunk", 1), word_or_dash(one, "taken")});
+        invalid = invalid || one.value("state", "") == "invalid";
+        if (const std::string trouble = one.value("trouble", ""); !trouble.empty())
+            notes += fmt::format("{} is {}: {}\n", word_or_dash(one, "snapshot"), word_or_dash(one, "state"), trouble);
     }
-    context.print(snapshots, columns.text());
+    if (invalid)
+        notes += "An invalid snapshot is lost for good: `udm snapshot drop` it. `udm set SNAPSHOT auto_extend=1G` lets a store grow in time.\n";
+    context.print(snapshots, columns.text() + notes);
 }
 
 void drop(Context& context, const std::vector<std::string>& names, bool unexport, bool background) {
@@ -105,7 +142,7 @@ void drop(Context& context, const std::vector<std::string>& names, bool unexport
         if (unexport) context.end_exports(name);
         Json one = context.call("snapshot.drop", {{"snapshot", name}}, "dropping " + name);
         const std::string device = one.value("merging", "");
-        if (!device.empty() && (background || !wait_for_merge(context, name, device))) {
+        if (!device.empty() && (background || !wait_for_merge(context, name, device, true))) {
             context.note(fmt::format("{} goes when what was written since is merged into it, behind the scenes", name));
         } else if (!context.json) {
             const Json cow = one.value("cow", Json{});

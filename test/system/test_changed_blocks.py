@@ -322,7 +322,7 @@ def test_the_program_of_the_manual_does_what_it_says(volume, folder):
     write(volume.vol, (MIB, b"x" * 3 * MIB), (40 * MIB + 512, b"y" * 512))
     take(volume, "vol=tuesday")
     uri = volume.export("tuesday")
-    for there, here in [("nbd+unix:///tuesday?socket=/run/backup.sock", uri), ("backup.img", f"{folder}/backup.img")]:
+    for there, here in [("nbd+unix:///tuesday?socket=/tmp/backup.sock", uri), ("backup.img", f"{folder}/backup.img")]:
         assert program.count(f'"{there}"') == 1
         program = program.replace(f'"{there}"', f'"{here}"')
     subprocess.run(["/usr/bin/python3", "-c", program], check=True, timeout=120)

@@ -38,7 +38,9 @@ def qemu_io(uri, *commands, read_only=False):
 def test_without_a_daemon_it_says_how_to_start_one(tmp_path):
     done = subprocess.run([program("udm"), "--socket", str(tmp_path / "none.sock"), "ls"], text=True, capture_output=True)
     assert done.returncode == 1
-    assert "start one with: udmd" in done.stderr and "none.sock" in done.stderr and "udm serve" in done.stderr
+    assert "start one with: udmd" in done.stderr and "none.sock" in done.stderr and "--socket another path?" in done.stderr
+    done = subprocess.run([program("udm"), "ls"], text=True, capture_output=True, env={**os.environ, "UDM_SOCKET": str(tmp_path / "none.sock")})
+    assert done.returncode == 1 and "udm serve" in done.stderr, "which would not use the daemon that --socket asks for"
 
 
 def test_wrong_words_end_with_2_and_say_what_is_right(daemon):
