@@ -318,7 +318,7 @@ def test_check_agrees_with_repair_about_a_header_of_noise(daemon, store):
     assert "bad-magic: " in text and "`udm cow repair --chunk 4K` makes a new header" in text and "Nothing can be repaired" not in text
     done = cow("repair", store, "--chunk", "4K").stdout
     assert "0 of 300 exceptions dropped\nNo chunk's old data are lost.\n" in done
-    assert "it can be loaded, unless a daemon has it on record as lost" in done
+    assert "makes a snapshot of it again, unless a daemon has it on record\nas lost" in done
     load(daemon, store)
     with Volume(daemon, "s") as s:
         assert s.read(299 * CHUNK, CHUNK) == bytes([299 % 251]) * CHUNK
@@ -363,7 +363,7 @@ def test_what_a_daemon_has_on_record_as_lost_is_repaired_and_stays_invalid(folde
         daemon.start()
         assert f"{path} is no longer a snapshot's store" in daemon.udm("status").stdout
         daemon.stop()
-        assert "unless a daemon has it on record as lost; see `udm status`" in cow("repair", path).stdout
+        assert "unless a daemon has it on record\nas lost; see `udm status`" in cow("repair", path).stdout
         assert "no fault" in cow("check", path).stdout
         daemon.start()
         daemon.create("again", f"0 {(16 << 20) // 512} snapshot {disk} {path} P 8")

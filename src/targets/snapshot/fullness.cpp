@@ -86,8 +86,7 @@ Result<void> Fullness::set(FullnessSettings settings) {
 bool Fullness::full_as_of(Snapshot& snapshot) const noexcept { return snapshot.store().usage().allocated >= mark_; }
 
 void Fullness::look(bool raises) noexcept {
-    snapshot_.look_at_store();    // it may have grown
-    if (is_cut_off()) return;
+    if (snapshot_.look_at_store()) return;
     const Store::Usage usage = snapshot_.store().usage();
     const std::uint64_t total = std::max<std::uint64_t>(usage.total.v, 1);
     const auto percent = static_cast<unsigned>(usage.allocated.v * 100 / total);
@@ -125,15 +124,9 @@ Sectors Fullness::most() const noexcept {
 }
 
 // Chunks are lost; in a device that grows again they would be zeroes.
-bool Fullness::is_cut_off() noexcept {
-    if (!snapshot_.store().cut_off()) return false;
-    snapshot_.invalidate("the COW device has become smaller than what is used of it");
-    return true;
-}
-
 bool Fullness::grow(Sectors total) noexcept {
     if (growing_) return true;
-    if (is_cut_off()) return false;
+    if (snapshot_.look_at_store()) return false;
     const ChunkSize chunk = snapshot_.chunk();
     if (settings_.step == 0 || cannot_grow_ || !snapshot_.valid()) return false;
     const std::uint64_t bytes = settings_.step_in_percent ? to_bytes(total) / 100 * settings_.step : settings_.step;

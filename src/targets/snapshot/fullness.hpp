@@ -49,7 +49,6 @@ class Fullness final : DeviceGrowth {
   private:
     bool full_as_of(Snapshot& snapshot) const noexcept;
     void look(bool raises) noexcept;
-    bool is_cut_off() noexcept;
     bool grow(Sectors total) noexcept;
     Sectors most() const noexcept;
     void grown(Result<void> result) noexcept override;

@@ -493,12 +493,6 @@ Chunks PersistentStore::left() const noexcept {
     return {std::min(free, places - reserved_)};
 }
 
-// The next chunk may be the first that isn't there, or the one behind an area that isn't there.
-bool PersistentStore::cut_off() const noexcept {
-    const Chunk end{room().v};
-    return next_free_ > end && !(geometry_.is_metadata(end) && next_free_ == end + Chunks{1});
-}
-
 void PersistentStore::give_back(const Allocation& unused) noexcept {
     Chunk after = unused.first + unused.count;
     if (geometry_.is_metadata(after)) after += Chunks{1};

@@ -37,7 +37,6 @@ class PersistentStore final : public Store {
     void move_to(Disk& cow) noexcept override { cow_ = &cow; }
     Allocation allocate(Chunks wanted) noexcept override;
     Chunks left() const noexcept override;
-    bool cut_off() const noexcept override;
     void give_back(const Allocation& unused) noexcept override;
     void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept override;
     bool maybe_volatile(Chunk old_first, Chunks count) const noexcept override;

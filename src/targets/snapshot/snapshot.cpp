@@ -424,21 +424,22 @@ void Snapshot::end_fua_write(Io& io) noexcept {
 
 // A write may have made a file longer again since it was cut off: then it ends with what is allocated, and somewhere below are
 // zeroes for data. One that ends behind all that is allocated was cut off there, and has only lost room.
-void Snapshot::look_at_store() noexcept {
+bool Snapshot::look_at_store() noexcept {
     Disk& cow = config_.cow->disk();
-    cow.refresh();
+    cow.refresh();    // it may also have grown
     const Sectors now = cow.limits().size;
     const bool shrunk = now < store_size_;
     if (!shrunk || now > store_->usage().allocated) {
         store_size_ = now;
-        return;
+        return false;
     }
-    if (!valid_) return;
+    if (!valid_) return true;
     if (merge_) {
         if (store_->listed() != 0) merge_->store_failed(IoStatus::io_error, "keep what it has: it was cut off from outside");
-        return;
+        return true;
     }
     invalidate(fmt::format("{} was cut off from outside: it has {} bytes, and had {}", config_.cow->words(), to_bytes(now), to_bytes(store_size_)));
+    return true;
 }
 
 // --- the end of a snapshot ------------------------------------------------------------------------------------------

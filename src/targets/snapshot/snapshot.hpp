@@ -94,8 +94,8 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void invalidate(std::string why, bool outrun = false) noexcept;
     // A write to the snapshot found no room below the COW device. True: that is an overflow, and only that write fails.
     bool overflows_below(IoStatus status) noexcept;
-    // Asks the system how large the COW device is. If it was cut off where something is kept, that is lost.
-    void look_at_store() noexcept;
+    // Asks the system how large the COW device is. True: it was cut off where something is kept, and that is lost.
+    bool look_at_store() noexcept;
     ChunkSize chunk() const noexcept { return store_->chunk_size(); }
     // The part of `extent` that is the snapshot's concern, as chunks.
     bool covers(Extent extent, Chunk& first, Chunks& count) const noexcept;

@@ -70,8 +70,6 @@ class Store {
     virtual Allocation allocate(Chunks wanted) noexcept = 0;
     // How many chunks allocate() can still give, by what is known of the device's size. Never too many.
     virtual Chunks left() const noexcept = 0;
-    // The device has become smaller than what was allocated.
-    virtual bool cut_off() const noexcept = 0;
     // What was allocated and will not be published is free again.
     virtual void give_back(const Allocation& unused) noexcept = 0;
     virtual void publish(Chunk old_first, Chunk new_first, Chunks count) noexcept = 0;

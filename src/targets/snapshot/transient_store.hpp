@@ -28,7 +28,6 @@ class TransientStore final : public Store {
         const Chunks room = chunk_.whole(cow_->limits().size);
         return {next_free_.v < room.v ? room.v - next_free_.v : 0};
     }
-    bool cut_off() const noexcept override { return next_free_.v > chunk_.whole(cow_->limits().size).v; }
     void give_back(const Allocation& unused) noexcept override {
         if (unused.first + unused.count == next_free_) next_free_ = unused.first;
     }
