@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from .area import ROOT, Process
+from .qmp import Qmp
 
 sys.path.insert(0, os.path.join(ROOT, "test/support"))
 import udmtest  # noqa: E402
@@ -58,9 +59,9 @@ class Server:
 class Echo(Server):
     name = "echo"
 
-    def __init__(self, area, store, *options):
+    def __init__(self, area, *words):
         super().__init__(area)
-        self._launch([udmtest.program("nbdecho"), "--socket", self.path, *options, store])
+        self._launch([udmtest.program("nbdecho"), "--socket", self.path, *words])
 
 
 class Nbdkit(Server):
@@ -72,19 +73,30 @@ class Nbdkit(Server):
 
 
 class Qemu(Server):
-    """qemu-storage-daemon exporting `node`."""
+    """qemu-storage-daemon exporting `node`; with `monitor` .qmp is one."""
 
     name = "qemu"
 
-    def __init__(self, area, node, *blockdevs, files=()):
+    def __init__(self, area, node, *blockdevs, files=(), monitor=False):
         super().__init__(area, export="e")
         words = ["qemu-storage-daemon"]
+        self.qmp = None
+        monitor_path = area.fresh(".qmp")
+        if monitor:
+            words += ["--chardev", f"socket,id=monitor,path={monitor_path},server=on,wait=off", "--monitor", "chardev=monitor"]
         for blockdev in blockdevs:
             words += ["--blockdev", blockdev]
         words += ["--nbd-server", f"addr.type=unix,addr.path={self.path},max-connections=64",
                   "--export", f"type=nbd,id=e,name=e,node-name={node},writable=on"]
         self._launch(words)
         self.files = list(files)
+        if monitor:
+            self.qmp = Qmp(monitor_path)
+
+    def stop(self):
+        if self.qmp:
+            self.qmp.close()
+        super().stop()
 
 
 class Udm(Server):

@@ -23,10 +23,11 @@
 
 namespace {
 
-constexpr const char* kHelp = R"(usage: nbdecho --socket PATH [--size BYTES] [--direct] null|memory|FILE
+constexpr const char* kHelp = R"(usage: nbdecho --socket PATH [--size BYTES] [--direct] null|memory|FILE...
 
   null      reads zeroes, forgets writes        memory   --size bytes (1G) of memory
   FILE      read and written in place           --direct with O_DIRECT through io_uring
+  several   writes go to all of them, reads to the first
 )";
 
 [[noreturn]] void refuse(const char* what) {
@@ -131,9 +132,9 @@ int main(int argc, char** argv) {
     }
     if (socket.empty()) refuse("--socket is needed");
     if (size == 0) refuse("--size: a number of bytes, such as 1G");
-    if (optind + 1 != argc) refuse("one store is needed");
+    if (optind >= argc) refuse("a store is needed");
     try {
-        const auto store = echo::make_store(argv[optind], size, direct);
+        const auto store = echo::make_store({argv + optind, argv + argc}, size, direct);
         Server{listen_on(socket), *store}.run();
     } catch (const std::exception& e) {
         std::fprintf(stderr, "nbdecho: %s\n", e.what());

@@ -6,10 +6,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "test/support/nbd_client.hpp"
 
@@ -157,13 +160,43 @@ class DirectStore final : public FileStore {
     bool fixed_ = false;
 };
 
-}  // namespace
+// The least that a mirror can do: writes and flushes go to all, reads to the first.
+class AllOfThem final : public Store {
+  public:
+    explicit AllOfThem(std::vector<std::unique_ptr<Store>> stores) : stores_{std::move(stores)} {
+        size_ = stores_.front()->size();
+        for (const auto& store : stores_) size_ = std::min(size_, store->size());
+    }
+    void execute(std::span<Op> batch) override {
+        stores_.front()->execute(batch);
+        changes_.clear();
+        for (const Op& op : batch)
+            if (op.type == nbd::kWrite || op.type == nbd::kFlush) changes_.push_back(op);
+        if (changes_.empty()) return;
+        for (std::size_t i = 1; i < stores_.size(); ++i) stores_[i]->execute(changes_);
+        for (std::size_t i = 0; auto& op : batch)
+            if (op.type == nbd::kWrite || op.type == nbd::kFlush) op.error |= changes_[i++].error;
+    }
 
-std::unique_ptr<Store> make_store(const std::string& what, std::uint64_t size, bool direct) {
+  private:
+    std::vector<std::unique_ptr<Store>> stores_;
+    std::vector<Op> changes_;
+};
+
+std::unique_ptr<Store> make_one(const std::string& what, std::uint64_t size, bool direct) {
     if (what == "null") return std::make_unique<NullStore>(size);
     if (what == "memory") return std::make_unique<MemoryStore>(size);
     if (direct) return std::make_unique<DirectStore>(what);
     return std::make_unique<FileStore>(what, 0);
+}
+
+}  // namespace
+
+std::unique_ptr<Store> make_store(std::span<char* const> what, std::uint64_t size, bool direct) {
+    if (what.size() == 1) return make_one(what.front(), size, direct);
+    std::vector<std::unique_ptr<Store>> stores;
+    for (const char* one : what) stores.push_back(make_one(one, size, direct));
+    return std::make_unique<AllOfThem>(std::move(stores));
 }
 
 }  // namespace echo

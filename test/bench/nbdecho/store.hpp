@@ -31,7 +31,8 @@ class Store {
     std::uint64_t size_ = 0;
 };
 
-// "null", "memory" (of `size` bytes), or a file, `direct` with O_DIRECT through io_uring.
-std::unique_ptr<Store> make_store(const std::string& what, std::uint64_t size, bool direct);
+// Each "null", "memory" (of `size` bytes), or a file, `direct` with O_DIRECT through io_uring. Several (at
+// least one): what changes data goes to all of them, reads to the first.
+std::unique_ptr<Store> make_store(std::span<char* const> what, std::uint64_t size, bool direct);
 
 }  // namespace echo
