@@ -1,0 +1,55 @@
+#include "ctl/mirror_log.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/parse.hpp"
+#include "ctl/cow_file.hpp"
+
+namespace udm::ctl {
+namespace {
+
+constexpr std::uint64_t kRegionsMost = 1 << 18;
+constexpr std::uint64_t kRegionLeast = 1024, kRegionSmallest = 2;    // sectors
+constexpr std::uint64_t kBeforeBits = 1024, kBlock = 4096;           // bytes: docs/formats/disk_log.md
+
+}  // namespace
+
+Sectors region_size_for(Sectors size) {
+    const std::uint64_t wanted = std::bit_ceil(std::max(kRegionLeast, (size.v + kRegionsMost - 1) / kRegionsMost));
+    return {std::max(kRegionSmallest, std::min(wanted, std::bit_floor(size.v)))};
+}
+
+MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size) : region_{region_size_for(size)} {
+    const State& state = devices.state();
+    if (!state.is_kept()) return;
+    const std::string folder = state.directory() + "/logs";
+    ::mkdir(folder.c_str(), 0700);
+    const std::string path = fmt::format("{}/{}.log", folder, name);
+    ::unlink(path.c_str());
+    const std::uint64_t regions = (size.v + region_.v - 1) / region_.v;
+    const std::uint64_t bytes = kBeforeBits + (regions + 63) / 64 * 8;
+    make_cow_file(path, (bytes + kBlock - 1) / kBlock * kBlock, true);
+    path_ = path;
+    try {
+        keep_cow_file(path_);
+        keep_cow_file(folder);
+    } catch (...) {
+        ::unlink(path_.c_str());
+        throw;
+    }
+}
+
+MirrorLog::~MirrorLog() {
+    if (!path_.empty() && !kept_) ::unlink(path_.c_str());
+}
+
+std::string MirrorLog::words() const {
+    return path_.empty() ? fmt::format("core 1 {}", region_.v) : fmt::format("disk 2 {} {}", quote_word(path_), region_.v);
+}
+
+}  // namespace udm::ctl

@@ -1,0 +1,34 @@
+// The log of a mirror that the daemon makes itself: how large its regions are, and the file it is kept in.
+#pragma once
+
+#include <string>
+
+#include "ctl/devices.hpp"
+
+namespace udm::ctl {
+
+// 512 KiB, or so much that the disk has 262,144 regions at most; of a smaller disk as much of it as a power of two can be.
+Sectors region_size_for(Sectors size);
+
+// In the state directory, which is where the mirror's table is kept, too: without one neither lasts.
+class MirrorLog {
+  public:
+    // A new log of zeroes, STATE/logs/NAME.log, that has all its space and is there after a power cut; one of this name that is
+    // left over goes. Without a state directory: no file. Throws Failure.
+    MirrorLog(Devices& devices, const std::string& name, Sectors size);
+    MirrorLog(const MirrorLog&) = delete;
+    MirrorLog& operator=(const MirrorLog&) = delete;
+    ~MirrorLog();    // without keep() the file goes
+
+    // The words of a mirror's table up to its legs: "disk 2 /state/logs/NAME.log 1024", or "core 1 1024".
+    std::string words() const;
+    const std::string& path() const noexcept { return path_; }    // empty: in memory
+    void keep() noexcept { kept_ = true; }
+
+  private:
+    const Sectors region_;
+    std::string path_;
+    bool kept_ = false;
+};
+
+}  // namespace udm::ctl
