@@ -20,7 +20,7 @@ std::string kind_of_argument(const CLI::App& command) {
         const std::string name = option->get_name(true);
         if (name == "SNAPSHOT") return "snapshots";
         if (command.get_name() != "create" &&
-            (name == "NAME" || name == "DEVICE" || name == "ORIGIN" || name == "ORIGIN[=SNAP]"))
+            (name == "NAME" || name == "VOLUME" || name == "DEVICE" || name == "ORIGIN" || name == "ORIGIN[=SNAP]"))
             return "devices";
         return "";
     }

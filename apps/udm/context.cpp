@@ -43,6 +43,7 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
                        : "";
         case EACCES:
         case EPERM:
+            if (method == "move.start") return "the daemon's user must be allowed to write it";
             return "the daemon's user must be allowed to open it; --read-only needs less";
         case EROFS:
             return "--read-only, if nobody is to write to it";

@@ -77,6 +77,7 @@ int run(int argc, char** argv) {
     add_create_command(app, context);
     add_device_commands(app, context);
     add_resize_command(app, context);
+    add_move_command(app, context);
     add_snapshot_commands(app, context);
     add_cow_commands(app, context);
     add_export_commands(app, context);

@@ -116,7 +116,7 @@ constexpr std::chrono::seconds kPatienceWithSuspended{5};
 // At the start: devices of a server that answers later come up later.
 constexpr std::chrono::seconds kPatienceWithServers{3};
 
-void stop(const Options& options, ctl::FileWatch& watch, ctl::Devices& devices, ctl::Exports& exports, ctl::RpcServer& server, PidFile& pid_file) {
+void stop(const Options& options, ctl::FileWatch& watch, ctl::Devices& devices, ctl::Exports& exports, ctl::Api& api, ctl::RpcServer& server, PidFile& pid_file) {
     std::chrono::seconds patience{options.stop_timeout};
     std::string waits_for;
     if (const auto below = devices.suspended_below(); !below.empty()) {
@@ -131,6 +131,7 @@ void stop(const Options& options, ctl::FileWatch& watch, ctl::Devices& devices, 
     watch.stop();
     exports.begin_stop();
     server.stop();
+    api.stop();
     exports.stop();
     sd_notify(0, "STATUS=suspending devices");
     devices.stop();
@@ -199,7 +200,7 @@ int serve(const Options& options, Background& background) {
     unblock_signals();
     host.stop_connecting();
     revival.stop();
-    stop(options, watch, devices, exports, server, pid_file);
+    stop(options, watch, devices, exports, api, server, pid_file);
     ctl::log_info("", "stopped");
     return 0;
 }

@@ -52,11 +52,12 @@ Json daemon_settings(const Devices& devices) {
 }  // namespace
 
 Api::Api(Devices& devices, Exports& exports, std::function<void()> request_stop)
-    : devices_{devices}, exports_{exports}, snapshots_{devices}, request_stop_{std::move(request_stop)} {
+    : devices_{devices}, exports_{exports}, snapshots_{devices}, moving_{devices}, request_stop_{std::move(request_stop)} {
     add_device_methods();
     add_table_methods();
     add_export_methods();
     add_snapshot_methods();
+    add_move_methods();
     add_daemon_methods();
 }
 
@@ -311,6 +312,40 @@ void Api::add_snapshot_methods() {
         request.limit = p.number_if("limit").value_or(Changes::kExtentsMax);
         p.end();
         return Changes{devices_}.diff(request);
+    });
+}
+
+void Api::add_move_methods() {
+    add("move.start", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const std::string to = p.text("to");
+        std::optional<std::string> rate;
+        if (const Json* given = p.any("rate"); given && !given->is_null()) {
+            if (!given->is_string() && !given->is_number_unsigned())
+                throw RpcError{rpc_code::kBadParams, R"(parameter rate is a number of bytes per second, or text such as "10M")"};
+            rate = given->is_string() ? given->get<std::string>() : to_line(*given);
+        }
+        p.end();
+        return moving_.start(key, to, rate);
+    });
+    add("move.abort", [this](Params& p) {
+        const DeviceKey key = p.device();
+        p.end();
+        Json answer = moving_.abort(key);
+        exports_.serve_waiting();    // those of a volume that was held
+        return answer;
+    });
+    for (const bool paused : {true, false}) {
+        add(paused ? "move.pause" : "move.resume", [this, paused](Params& p) {
+            const DeviceKey key = p.device();
+            p.end();
+            return moving_.pause(key, paused);
+        });
+    }
+    add("move.list", [this](Params& p) {
+        const auto key = p.device_if();
+        p.end();
+        return moving_.list(key);
     });
 }
 

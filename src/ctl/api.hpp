@@ -11,6 +11,7 @@
 
 #include "ctl/devices.hpp"
 #include "ctl/exports.hpp"
+#include "ctl/moving.hpp"
 #include "ctl/rpc.hpp"
 #include "ctl/snapshots.hpp"
 
@@ -25,7 +26,12 @@ class Api final : public Service {
     Answer call(std::string_view method, const Json& params, Caller& caller) override;
     std::vector<std::string> method_names() const;
     // Once all that the state has is up: what was under way at the end of the last daemon goes on.
-    void go_on() { snapshots_.go_on(); }
+    void go_on() {
+        snapshots_.go_on();
+        moving_.go_on();
+    }
+    // Before devices are stopped.
+    void stop() { moving_.stop(); }
 
   private:
     using Handler = std::function<Answer(Params&, Caller&)>;
@@ -34,12 +40,14 @@ class Api final : public Service {
     void add_table_methods();
     void add_export_methods();
     void add_snapshot_methods();
+    void add_move_methods();
     void add_daemon_methods();
     Json info(const Record& record) const;
 
     Devices& devices_;
     Exports& exports_;
     Snapshots snapshots_;
+    Moving moving_;
     std::function<void()> request_stop_;
     std::map<std::string, Handler, std::less<>> methods_;
     const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();

@@ -86,6 +86,7 @@ void Devices::restore() {
             record->settings = value.value("settings", Json::object());
             registry_.note_snapshot_locked(*record, value.value("snapshot", Json{}));
             record->merging = value.value("merging", Json{});
+            record->moving = value.value("moving", Json{});
             record->internal = value.value("internal", false);
             record->still = value.value("still", false);
             record->deferred_remove = value.value("deferred", false);

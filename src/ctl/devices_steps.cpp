@@ -154,6 +154,7 @@ State::Change Devices::change_of(const Record& record, bool resumed) const {
     if (!record.settings.empty()) value["settings"] = record.settings;
     if (!record.snapshot.is_null()) value["snapshot"] = record.snapshot;
     if (!record.merging.is_null()) value["merging"] = record.merging;
+    if (!record.moving.is_null()) value["moving"] = record.moving;
     if (record.internal) value["internal"] = true;
     if (record.still) value["still"] = true;
     if (record.deferred_remove) value["deferred"] = true;

@@ -71,6 +71,8 @@ class Record {
     std::optional<std::uint32_t> snapshot_of;  // the number of its origin, as noted
     // What is to be done when its merge is done, or, of a still image, who is merged into it (merging.hpp); null otherwise.
     Json merging;
+    // Where it moves to, and what it has then (moving.hpp); null otherwise.
+    Json moving;
     bool still = false;     // a still image that a redirected volume stands on: nobody writes it
     bool internal = false;  // made by snapshot.take, not by a user
 

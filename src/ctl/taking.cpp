@@ -141,6 +141,7 @@ void Snapshots::Taking::check(Volume& volume) const {
     if (!origin.live) throw refuse("has no table to take a snapshot of");
     if (!origin.merging.is_null()) throw refuse(fmt::format("has a merge under way; take the snapshot when it has ended: `udm show {}` says how far it is",
                                                          origin.name));
+    if (!origin.moving.is_null()) throw refuse(fmt::format("is being moved; take the snapshot when it has arrived: `udm move {}` waits for that", origin.name));
     if (origin.suspended) throw refuse("is suspended; resume it first");
     if (origin.inactive) throw refuse("has a table that waits to be resumed; resume or clear it first");
     if (origin.still && request_.redirect) throw refuse("is a still image and is not written");

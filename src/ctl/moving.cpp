@@ -1,0 +1,331 @@
+// Beginning a move, taking it back, and what is said of it. How it ends is in moving_end.cpp.
+#include "ctl/moving.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/parse.hpp"
+#include "ctl/call_on.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/interposing.hpp"
+#include "ctl/log.hpp"
+#include "ctl/mirror_log.hpp"
+#include "ctl/moving_table.hpp"
+#include "ctl/new_leg.hpp"
+#include "ctl/opener.hpp"
+
+namespace udm::ctl {
+namespace {
+
+// While DEST's server is away, requests of the volume wait so long for it, and go on without it then.
+constexpr const char* kPatience = "10";
+
+Failure refusal(const std::string& name, std::string why, Errc code = Errc::bad_argument) { return Failure{code, fmt::format("{} {}", name, why), name}; }
+
+bool is_live_layer(const Record& record) { return record.snapshot.is_object() && record.snapshot.contains("layer_of"); }
+
+// The registry's mutex is held.
+void check_may_move(const Record& record) {
+    const auto refuse = [&](std::string why, Errc code = Errc::bad_argument) { throw refusal(record.name, std::move(why), code); };
+    if (!record.held_because.empty()) refuse(fmt::format("is held: {}", record.held_because));
+    if (!record.live) refuse("has no table, and so nothing to move");
+    if (!record.moving.is_null())
+        refuse(fmt::format("is being moved already, to {}; `udm move {} --abort` ends that", record.moving.value("to", ""), record.name), Errc::busy);
+    if (!record.merging.is_null()) refuse("has a merge under way; move it when that has ended", Errc::busy);
+    if (record.suspended || record.inactive) refuse("is suspended or has a table that waits to be resumed; resume or clear it first", Errc::busy);
+    if (record.still) refuse("is a still image that a redirected volume stands on, and does not move");
+    if (is_live_layer(record)) refuse("is the layer of a redirected volume, and does not move");
+    const std::vector<TableLine>& lines = record.live->lines;
+    if (lines.size() != 1) refuse(fmt::format("has a table of {} lines; only volumes of one line move", lines.size()));
+    if (lines[0].type == "snapshot" || lines[0].type == "snapshot-merge") refuse("is a snapshot, whose store does not move: move its origin");
+    if (lines[0].type != "linear") refuse(fmt::format("has a table of type {}; what moves is linear", lines[0].type));
+    if (record.live->read_only) refuse("is read-only, and a copy needs to be written: create it again without that");
+    const std::string from = words_of(lines[0])[0];
+    if (from.starts_with("ram:") && from.find(':', 4) == std::string::npos)
+        refuse(fmt::format("has its data in memory that is its own ({}); use ram:NAME:SIZE to have volumes that move", from));
+}
+
+// A redirected volume is linear over its layer.
+void check_not_redirected(const Registry& registry, const Record& record) {
+    std::string below, name;
+    {
+        const std::lock_guard lock{registry.mutex};
+        name = record.name;
+        if (record.live && record.live->lines.size() == 1) {
+            if (const auto words = words_of(record.live->lines[0]); !words.empty()) below = words[0];
+        }
+    }
+    const RecordPtr lower = find_mapped(registry, below);
+    if (!lower) return;
+    const std::lock_guard lock{registry.mutex};
+    if (is_live_layer(*lower)) throw refusal(name, "is redirected: what is written goes to the stores of its layers, which do not move. Drop its still images first (`udm snapshot list`)");
+}
+
+}  // namespace
+
+// The device that moves: below an origin, what it stands on.
+RecordPtr Moving::carrier_of(const DeviceKey& volume) const {
+    const RecordPtr record = devices_.registry().find(volume);
+    std::string base;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        const auto& slot = record->live ? record->live : record->kept;
+        if (!slot || slot->lines.size() != 1 || slot->lines[0].type != "snapshot-origin") return record;
+        base = snapshot_base(slot->lines[0]);
+    }
+    const RecordPtr below = find_mapped(devices_.registry(), base);
+    return below ? below : record;
+}
+
+RecordPtr Moving::moving_carrier(const DeviceKey& volume) const {
+    RecordPtr record = carrier_of(volume);
+    const std::lock_guard lock{devices_.registry().mutex};
+    if (record->moving.is_null()) throw Failure{Errc::bad_argument, fmt::format("{} does not move now", volume.text()), volume.text()};
+    return record;
+}
+
+Json Moving::start(const DeviceKey& volume, const std::string& to, const std::optional<std::string>& rate) {
+    const std::lock_guard starting{starting_};
+    if (rate && !parse_size(*rate)) throw Failure{Errc::bad_argument, fmt::format("rate '{}' is not a number of bytes per second (10M, 1G; 0: no limit)", *rate), volume.text()};
+    const RecordPtr asked = devices_.registry().find(volume);
+    RecordPtr record = carrier_of(volume);
+    std::optional<Interposing> between;
+    bool is_origin = false;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        is_origin = record->live && record->live->lines.size() == 1 && record->live->lines[0].type == "snapshot-origin";
+    }
+    NewLeg::Volume about;
+    if (is_origin) {    // over a file
+        between.emplace(devices_, record);
+        record = between->below();
+    }
+    std::unique_lock operation{record->operation, std::defer_lock};
+    if (!between) operation.lock();
+    devices_.check_there(*record);
+    check_not_redirected(devices_.registry(), *record);
+    SlotText before;
+    Json settings;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        check_may_move(*record);
+        before = *record->live;
+        settings = record->settings;
+        about = {.name = asked->name, .size = record->size, .logical_block = kSectorSize, .home = record->home};
+    }
+    run_on(devices_.host().env(about.home).reactor, [&] { about.logical_block = record->owned->limits().logical_block; });
+    const auto from = words_of(before.lines[0]);
+    if (const RecordPtr below = find_mapped(devices_.registry(), to); below && (below == record || below == asked))
+        throw Failure{Errc::bad_argument, fmt::format("{} cannot move to itself", about.name), about.name};
+
+    NewLeg leg{devices_, to, about};
+    MirrorLog log{devices_, fmt::format("move-{}", record->minor), about.size};
+    TableLine mirror = before.lines[0], then = before.lines[0];
+    mirror.type = "mirror";
+    mirror.params = fmt::format("{} 2 {} {} {} 0 2 handle_errors keep_log", log.words(), quote_word(from[0]), from[1], quote_word(to));
+    then.params = fmt::format("{} 0", quote_word(to));
+    const Json noted = {{"from", from[0]}, {"to", to}, {"made", leg.made()}, {"log", log.path()}, {"volume", asked->minor}, {"mirror", mirror.params},
+                        {"then", json_of_lines({then})}, {"back", json_of_lines(before.lines)}, {"paused", false},
+                        {"rate_before", settings.value("resync_rate", Json{})}};
+    if (between) between->commit();
+    bool committed = false;
+    try {
+        {
+            const std::lock_guard lock{devices_.registry().mutex};
+            record->moving = noted;
+            if (rate) record->settings["resync_rate"] = *rate;
+        }
+        devices_.load_step(record, {mirror}, false, before.minors);
+        devices_.commit({devices_.change_of(*record, true)});
+        committed = true;
+        devices_.resume_step(record);
+    } catch (...) {
+        swap_back(record, noted, committed);
+        throw;
+    }
+    leg.keep();
+    log.keep();
+    devices_.publish(*record, "table", "moving to " + to);
+    log_info(about.name, "moves from {} to {}", from[0], to);
+    watch(record);
+    return describe(record);    // still locked: it cannot have ended
+}
+
+// The volume must not hang, whatever else fails.
+void Moving::swap_back(const RecordPtr& record, const Json& noted, bool committed) noexcept {
+    const auto attempt = [&](const auto& step) {
+        try {
+            step();
+        } catch (const std::exception& error) {
+            log_error(devices_.name_of(*record), "taking the move back: {}", error.what());
+        }
+    };
+    bool swapped = false;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        swapped = is_move_table(*record, noted);
+        end_note(*record, noted);
+    }
+    attempt([&] {
+        if (swapped) devices_.load_step(record, lines_of_json(noted["back"]), false, minors_of(devices_, *record));
+        else devices_.clear_step(*record);
+    });
+    attempt([&] { devices_.resume_step(record); });
+    if (committed) attempt([&] { devices_.commit({devices_.change_of(*record)}); });
+}
+
+// The leg that is new may be on a server that goes away, and the volume has another one: it does not wait long. `moves`: of the table
+// in use; else of the one that comes, as usual again.
+void Moving::set_patience(const RecordPtr& record, const std::string& to, bool moves) const {
+    unsigned home = 0;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        if (!record->device || record->settings.contains("nbd_timeout")) return;
+        home = record->home;
+    }
+    run_on(devices_.host().env(home).reactor, [&] {
+        Table* const table = moves ? record->owned->live() : record->owned->inactive();
+        if (!table) return;
+        for (OpenDevice* below : table->devices()) {
+            if (below->words() == to) static_cast<void>(below->set("nbd_timeout", moves ? kPatience : "default"));
+        }
+    });
+}
+
+// --- taking it back -------------------------------------------------------------------------------------------------
+
+Json Moving::abort(const DeviceKey& volume) {
+    const std::lock_guard starting{starting_};
+    const RecordPtr record = moving_carrier(volume);
+    const std::lock_guard operation{record->operation};
+    devices_.check_there(*record);
+    Json noted;
+    std::string name;
+    std::optional<SlotText> held;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        noted = record->moving;
+        name = record->name;
+        if (noted.is_null()) throw Failure{Errc::bad_argument, fmt::format("{} does not move any more", name), name};
+        held = record->kept;
+        if (!held && (record->suspended || record->inactive || !is_move_table(*record, noted)))
+            throw refusal(name, "is suspended or has a table that waits to be resumed; resume or clear it first", Errc::busy);
+    }
+    if (held && !log_trusts_from(noted)) {
+        throw refusal(name, fmt::format("cannot come up without {}, which may have what {} lacks: the move can be ended when both are there", noted.value("to", ""),
+                                        noted.value("from", "")), Errc::busy);
+    }
+    devices_.load_step(record, lines_of_json(noted["back"]), false, held ? held->minors : minors_of(devices_, *record));
+    try {
+        devices_.suspend_step(*record, {});
+        if (!held && details_of(*record).value("source_leg", 0) != 0) {
+            throw Failure{Errc::io, fmt::format("{} has failed, and only {} has what was written since: the move cannot be taken back. It ends by itself when {} has all",
+                                                noted.value("from", ""), noted.value("to", ""), noted.value("to", "")), name};
+        }
+        {
+            const std::lock_guard lock{devices_.registry().mutex};
+            end_note(*record, noted);
+        }
+        devices_.commit({devices_.change_of(*record, true)});
+        devices_.resume_step(record);
+    } catch (...) {
+        go_on_with_mirror(devices_, record, noted);
+        throw;
+    }
+    remove_log(noted);
+    bool removed = false;
+    if (noted.value("made", false)) removed = ::unlink(noted.value("to", "").c_str()) == 0;
+    devices_.publish(*record, "table", "the move to " + noted.value("to", "") + " was taken back");
+    log_info(name, "the move to {} was taken back", noted.value("to", ""));
+    return {{"device", name_of_volume(devices_, *record, noted)}, {"from", noted["from"]}, {"to", noted["to"]}, {"removed", removed}};
+}
+
+// --- pauses ---------------------------------------------------------------------------------------------------------
+
+void Moving::tell_paused(const RecordPtr& record, bool paused) const {
+    const std::vector<std::string> words{paused ? "resync_pause" : "resync_resume"};
+    unsigned home = 0;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        home = record->home;
+        if (!record->device) return;
+    }
+    static_cast<void>(must(call_on(devices_.host().env(home).reactor, [&] { return record->owned->message(Sector{0}, &words); })));
+}
+
+Json Moving::pause(const DeviceKey& volume, bool paused) {
+    const RecordPtr record = moving_carrier(volume);
+    const std::lock_guard operation{record->operation};
+    devices_.check_there(*record);
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        if (record->moving.is_null()) throw Failure{Errc::bad_argument, fmt::format("{} does not move any more", record->name), record->name};
+        record->moving["paused"] = paused;
+    }
+    devices_.commit({devices_.change_of(*record)});
+    tell_paused(record, paused);
+    return describe(record);
+}
+
+// --- for people -----------------------------------------------------------------------------------------------------
+
+Json Moving::details_of(const Record& record) const {
+    DeviceKey key;
+    key.minor = record.minor;
+    const Json lines = devices_.status(key, false);
+    return lines.size() == 1 && lines[0]["type"] == "mirror" ? lines[0].value("details", Json::object()) : Json::object();
+}
+
+Json Moving::describe(const RecordPtr& record) const {
+    Json noted, held;
+    std::string carrier;
+    std::uint64_t bytes = 0;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        noted = record->moving;
+        if (record->gone || noted.is_null()) return nullptr;
+        carrier = record->name;
+        if (!record->held_because.empty()) held = record->held_because;
+        for (const TableLine& line : lines_of_json(noted["then"])) bytes += to_bytes(line.length);
+    }
+    Json about = {{"device", name_of_volume(devices_, *record, noted)}, {"carrier", carrier}, {"from", noted["from"]}, {"to", noted["to"]}, {"bytes", bytes}};
+    if (!held.is_null()) {
+        about.update({{"state", "held"}, {"because", held}});
+        return about;
+    }
+    Json details;
+    try {
+        details = details_of(*record);
+    } catch (const Failure&) {    // it has just gone
+        return nullptr;
+    }
+    about["left_bytes"] = details.value("resync_left_bytes", std::uint64_t{0});
+    for (const auto& [theirs, ours] : {std::pair{"resync_bytes_per_second", "bytes_per_second"}, {"resync_seconds_left", "seconds_left"}}) {
+        if (details.contains(theirs)) about[ours] = details[theirs];
+    }
+    const bool away = details.value("legs_away", 0) != 0, from_lost = details.value("source_leg", 0) != 0;
+    about["state"] = away && !from_lost ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
+    if (away && !from_lost)
+        about["because"] = fmt::format("{} fails; {} goes on from {} alone, and the move goes on by itself when {} is back", noted.value("to", ""),
+                                       about["device"].get<std::string>(), noted.value("from", ""), noted.value("to", ""));
+    else if (from_lost) about["because"] = fmt::format("{} has failed; {} has all there is", noted.value("from", ""), noted.value("to", ""));
+    return about;
+}
+
+Json Moving::list(const std::optional<DeviceKey>& volume) const {
+    Json list = Json::array();
+    std::vector<RecordPtr> records;
+    if (volume) {
+        records.push_back(carrier_of(*volume));
+    } else {
+        const std::lock_guard lock{mutex_};
+        for (const auto& [serial, record] : watched_) records.push_back(record);
+    }
+    for (const RecordPtr& record : records) {
+        if (Json about = describe(record); !about.is_null()) list.push_back(std::move(about));
+    }
+    std::stable_sort(list.begin(), list.end(), [](const Json& a, const Json& b) { return a["device"] < b["device"]; });
+    return list;
+}
+
+}  // namespace udm::ctl

@@ -1,0 +1,220 @@
+// How a move ends, and what watches for that.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "base/endian.hpp"
+#include "ctl/failure.hpp"
+#include "ctl/fd.hpp"
+#include "ctl/log.hpp"
+#include "ctl/moving.hpp"
+#include "ctl/moving_table.hpp"
+
+namespace udm::ctl {
+namespace {
+
+// A leg that comes back, and an end that could not be, are no events.
+constexpr std::chrono::milliseconds kBetweenLooks{1000};
+
+// Whether TO has all there is: it lacks nothing, or it is what counts, since FROM failed.
+bool is_all_there(const Json& details) {
+    if (!details.contains("source_leg")) return false;
+    return details["source_leg"] == 1 || (details.value("resync_left_bytes", 1) == 0 && !details.contains("legs_away"));
+}
+
+}  // namespace
+
+bool is_move_table(const Record& record, const Json& noted) {
+    return record.live && record.live->lines.size() == 1 && record.live->lines[0].type == "mirror" && record.live->lines[0].params == noted.value("mirror", "");
+}
+
+void end_note(Record& record, const Json& noted) {
+    record.moving = nullptr;
+    if (const Json rate = noted.value("rate_before", Json{}); rate.is_null()) record.settings.erase("resync_rate");
+    else record.settings["resync_rate"] = rate;
+}
+
+std::map<std::string, std::uint32_t> minors_of(const Devices& devices, const Record& record) {
+    const std::lock_guard lock{devices.registry().mutex};
+    return record.live ? record.live->minors : std::map<std::string, std::uint32_t>{};
+}
+
+std::string name_of_volume(const Devices& devices, const Record& carrier, const Json& noted) {
+    DeviceKey key;
+    key.minor = noted.value("volume", carrier.minor);
+    const RecordPtr volume = devices.registry().try_find(key);
+    return devices.name_of(volume ? *volume : carrier);
+}
+
+// Only under version 1 is there a record that another leg counts (docs/formats/disk_log.md). A log of zeroes was never used.
+bool log_trusts_from(const Json& noted) {
+    const Fd log{::open(noted.value("log", "").c_str(), O_RDONLY | O_CLOEXEC)};
+    struct {
+        le32 magic, version;
+    } begin{};
+    if (!log || ::pread(log.get(), &begin, sizeof begin, 0) != sizeof begin) return false;
+    return (begin.magic == 0 && begin.version == 0) || (begin.magic == 0x4D695272 && begin.version == 2);
+}
+
+void remove_log(const Json& noted) noexcept {
+    if (const auto log = noted.find("log"); log != noted.end() && !log->get_ref<const std::string&>().empty()) ::unlink(log->get_ref<const std::string&>().c_str());
+}
+
+void go_on_with_mirror(Devices& devices, const RecordPtr& record, const Json& noted) noexcept {
+    try {
+        {
+            const std::lock_guard lock{devices.registry().mutex};
+            if (!is_move_table(*record, noted)) return;
+            record->moving = noted;
+        }
+        devices.clear_step(*record);
+        devices.resume_step(record);
+        devices.commit({devices.change_of(*record)});
+    } catch (const std::exception& error) {
+        log_error(devices.name_of(*record), "{}; `udmsetup resume {}` tries again", error.what(), devices.name_of(*record));
+    }
+}
+
+// --- watching -------------------------------------------------------------------------------------------------------
+
+void Moving::go_on() {
+    std::set<std::string> needed;
+    for (const RecordPtr& record : devices_.registry().all()) {
+        Json noted;
+        {
+            const std::lock_guard lock{devices_.registry().mutex};
+            noted = record->moving;
+        }
+        if (noted.is_null()) continue;
+        needed.insert(noted.value("log", ""));
+        watch(record);
+    }
+    if (!devices_.state().is_kept()) return;
+    std::error_code none;
+    for (const auto& file : std::filesystem::directory_iterator{devices_.state().directory() + "/logs", none}) {
+        const std::string path = file.path();
+        if (file.path().filename().string().starts_with("move-") && !needed.contains(path)) ::unlink(path.c_str());
+    }
+}
+
+void Moving::stop() {
+    bool subscribed = false;
+    {
+        const std::lock_guard lock{mutex_};
+        stopping_ = true;
+        subscribed = std::exchange(subscribed_, false);
+        wake_.notify_one();
+    }
+    if (subscribed) devices_.hub().remove(*this);
+    if (thread_.joinable()) thread_.join();
+}
+
+void Moving::watch(const RecordPtr& record) {
+    bool first = false;
+    {
+        const std::lock_guard lock{mutex_};
+        if (stopping_) return;
+        watched_.emplace(record->serial, record);
+        due_.insert(record->serial);
+        first = !std::exchange(subscribed_, true);
+        wake_.notify_one();
+    }
+    if (!first) return;
+    devices_.hub().add(*this);
+    thread_ = std::thread{[this] { run(); }};
+}
+
+void Moving::event(const Event& event, const std::string&) noexcept {
+    const std::lock_guard lock{mutex_};
+    if (!watched_.contains(event.serial)) return;
+    due_.insert(event.serial);
+    wake_.notify_one();
+}
+
+void Moving::run() {
+    std::unique_lock lock{mutex_};
+    while (!stopping_) {
+        const auto something = [this] { return stopping_ || !due_.empty(); };
+        if (watched_.empty()) wake_.wait(lock, something);
+        else wake_.wait_for(lock, kBetweenLooks, something);
+        if (stopping_) return;
+        std::vector<RecordPtr> records;
+        for (const auto& [serial, record] : watched_) {
+            if (due_.empty() || due_.contains(serial)) records.push_back(record);
+        }
+        due_.clear();
+        lock.unlock();
+        for (const RecordPtr& record : records) {
+            try {
+                look(record);
+            } catch (const std::exception& error) {
+                log_error(devices_.name_of(*record), "its move cannot end now: {}; it is tried again", error.what());
+            }
+        }
+        lock.lock();
+    }
+}
+
+void Moving::forget(const RecordPtr& record, const Json& noted) {
+    remove_log(noted);
+    told_.erase(record->serial);
+    const std::lock_guard lock{mutex_};
+    watched_.erase(record->serial);
+}
+
+// On the thread of its own. Whatever has happened: is it time to end?
+void Moving::look(const RecordPtr& record) {
+    const std::lock_guard operation{record->operation};
+    Json noted;
+    bool gone = false, other = false;
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        noted = record->moving;
+        gone = record->gone;
+        if (!gone && !noted.is_null()) {
+            if (!record->held_because.empty() || record->suspended || record->inactive) return;    // its resume is an event, too
+            other = record->live && !is_move_table(*record, noted);
+            if (other) end_note(*record, noted);    // somebody loaded another table: it is theirs now
+        }
+    }
+    if (other) {
+        devices_.commit({devices_.change_of(*record)});
+        log_warning(devices_.name_of(*record), "has another table now: its move to {} is over", noted.value("to", ""));
+    }
+    if (gone || noted.is_null() || other) return forget(record, noted);
+    const Json details = details_of(*record);
+    if (told_.insert(record->serial).second) {    // at the begin, and after a restart
+        set_patience(record, noted.value("to", ""), true);
+        if (noted.value("paused", false)) tell_paused(record, true);
+    }
+    if (is_all_there(details)) finish(record, noted);
+}
+
+// The mirror is looked at again when nothing is under way and both legs were flushed. The state first: whichever table a crash leaves
+// then, both show the same. The mirror's log stays until the state has the end of it.
+void Moving::finish(const RecordPtr& record, const Json& noted) {
+    devices_.load_step(record, lines_of_json(noted["then"]), false, minors_of(devices_, *record));
+    try {
+        devices_.suspend_step(*record, {});
+        if (!is_all_there(details_of(*record))) return go_on_with_mirror(devices_, record, noted);
+        {
+            const std::lock_guard lock{devices_.registry().mutex};
+            end_note(*record, noted);
+        }
+        devices_.commit({devices_.change_of(*record, true)});
+        set_patience(record, noted.value("to", ""), false);
+        devices_.resume_step(record);
+    } catch (...) {
+        go_on_with_mirror(devices_, record, noted);
+        throw;
+    }
+    const std::string name = name_of_volume(devices_, *record, noted), to = noted.value("to", "");
+    log_info(name, "has moved to {}", to);
+    devices_.publish(*record, "table", "moved to " + to);
+    forget(record, noted);
+}
+
+}  // namespace udm::ctl

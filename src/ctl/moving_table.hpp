@@ -1,0 +1,26 @@
+// What a move has noted with its device, read and undone (moving.hpp).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "ctl/devices.hpp"
+
+namespace udm::ctl {
+
+// Whether the live table is the mirror that the move has loaded. The registry's mutex is held.
+bool is_move_table(const Record& record, const Json& noted);
+// The note goes, and what was set for the move. The registry's mutex is held.
+void end_note(Record& record, const Json& noted);
+// Which of our devices its words mean.
+std::map<std::string, std::uint32_t> minors_of(const Devices& devices, const Record& record);
+std::string name_of_volume(const Devices& devices, const Record& carrier, const Json& noted);
+// Of a device that is not up: whether the log says that nobody but FROM is the source. False if it cannot be read.
+bool log_trusts_from(const Json& noted);
+void remove_log(const Json& noted) noexcept;
+// After a swap away from the mirror that was begun and cannot be: the mirror goes on, if it is there still, and the state says so.
+// `operation` of the record is held.
+void go_on_with_mirror(Devices& devices, const RecordPtr& record, const Json& noted) noexcept;
+
+}  // namespace udm::ctl

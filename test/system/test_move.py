@@ -1,0 +1,393 @@
+"""Volumes that move to another device or host while they are used (udm move, docs/move.md)."""
+
+import json
+import os
+import subprocess
+import types
+
+import pytest
+
+import crashload
+import nbdserver
+import snapstack
+import udmtest
+from udmtest import Daemon, RpcError, wait_until
+from volume import Volume
+
+MIB = 1 << 20
+SIZE = 32 * MIB
+
+
+def make_volume(daemon, folder, size=SIZE, fill=crashload.fill):
+    source = os.path.join(folder, "source.img")
+    fill(source, size)
+    daemon.create("vol", f"0 {size // 512} linear {source} 0")
+    return source
+
+
+def content(path, size=SIZE):
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def same(one, other, size=SIZE):
+    return content(one, size) == content(other, size)
+
+
+def move_of(daemon, name="vol"):
+    """What is said of its move; None when it does not move."""
+    moves = daemon.rpc("move.list", device=name)
+    return moves[0] if moves else None
+
+
+def left(daemon, name="vol"):
+    move = move_of(daemon, name)
+    return move["left_bytes"] if move else 0
+
+
+def arrives(daemon, name="vol", timeout=60):
+    wait_until(lambda: move_of(daemon, name) is None, f"{name} to arrive", timeout)
+
+
+def full_speed(daemon, name="vol"):
+    daemon.rpc("device.set", device=name, key="resync_rate", value=None)
+
+
+def slow_start(daemon, to, rate="8M", part=0.7):
+    """A move that is in its middle."""
+    daemon.rpc("move.start", device="vol", to=str(to), rate=rate)
+    wait_until(lambda: left(daemon) < SIZE * part, "some to be copied")
+    assert left(daemon) > 0
+
+
+# --------------------------------------------------------------------------------------------- under load
+def test_a_volume_moves_between_files_and_hosts_under_load_and_nobody_notices(folder):
+    far, target, near = (os.path.join(folder, name) for name in ("far", "target.img", "near.img"))
+    os.mkdir(far)
+    for path in (os.path.join(far, "kit.img"), os.path.join(far, "disk.img")):
+        with open(path, "wb") as file:
+            file.truncate(SIZE + MIB)  # larger than the volume is fine
+    with nbdserver.Nbdkit(folder, "file", os.path.join(far, "kit.img")) as kit, Daemon(far) as other, Daemon(folder) as daemon:
+        source = make_volume(daemon, folder)
+        other.create("disk", f"0 {(SIZE + MIB) // 512} linear {os.path.join(far, 'disk.img')} 0")
+        journal = os.path.join(folder, "journal")
+        with crashload.CrashLoad(journal, {"vol": daemon.export("vol")}) as load:
+            for to in (target, kit.uri, other.export("disk"), near):
+                load.wait_for_writes(100)
+                begun = daemon.rpc("move.start", device="vol", to=to)
+                assert (begun["to"], begun["bytes"]) == (to, SIZE)
+                assert daemon.table("vol").split()[2] == "mirror"
+                arrives(daemon)
+                assert daemon.table("vol") == f"0 {SIZE // 512} linear {to} 0"
+            load.wait_for_writes(100)
+            counters = load.finish()
+        print(counters)
+        assert counters["losses"] == 0  # no error, and no connection lost
+        daemon.unexport("vol")
+        daemon.remove("vol")
+        daemon.create("again", f"0 {SIZE // 512} linear {near} 0")
+        status, said = crashload.check(journal, vol=daemon.export("again"))
+        assert status == 0, said
+        daemon.unexport("again")
+        assert not same(source, near)
+
+
+def test_all_that_is_written_until_the_end_is_in_both(folder, daemon):
+    source, target = make_volume(daemon, folder), os.path.join(folder, "target.img")
+    with crashload.CrashLoad(os.path.join(folder, "journal"), {"vol": daemon.export("vol")}) as load:
+        slow_start(daemon, target)
+        load.wait_for_writes(200)
+        counters = load.finish()
+    assert counters["losses"] == 0
+    assert left(daemon) > 0  # still under way
+    full_speed(daemon)
+    arrives(daemon)
+    daemon.unexport("vol")
+    daemon.remove("vol")
+    assert same(source, target)
+
+
+def test_a_server_that_is_killed_in_the_middle_is_waited_for(folder, daemon):
+    source, target = make_volume(daemon, folder), os.path.join(folder, "target.img")
+    with open(target, "wb") as file:
+        file.truncate(SIZE)
+    with nbdserver.Nbdkit(folder, "file", target) as server:
+        daemon.udm("set", "--daemon", "nbd_timeout=60")
+        with crashload.CrashLoad(os.path.join(folder, "journal"), {"vol": daemon.export("vol")}) as load:
+            daemon.udm("move", "vol", server.uri, "--rate", "8M", "--background")
+            daemon.udm("set", "vol", "nbd_timeout=1")
+            wait_until(lambda: left(daemon) < SIZE * 0.7, "some to be copied")
+            server.kill()
+            waiting = wait_until(lambda: (m := move_of(daemon))["state"] == "waiting" and m, "the move to wait", 30)
+            assert "goes on from" in waiting["because"] and source in waiting["because"]
+            assert "waiting" in daemon.udm("move").stdout
+            load.wait_for_writes(200)  # the volume goes on
+            assert move_of(daemon)["left_bytes"] > 0
+            server.start()
+            full_speed(daemon)
+            load.wait_for_writes(200)
+            arrives(daemon)
+            counters = load.finish()
+        assert counters["losses"] == 0
+        assert daemon.table("vol") == f"0 {SIZE // 512} linear {server.uri} 0"
+        journal = crashload.check(os.path.join(folder, "journal"), vol=daemon.export("vol"))
+        assert journal[0] == 0, journal[1]
+
+
+# ------------------------------------------------------------------------------------------------- crashes
+def test_after_a_kill_only_what_was_not_copied_is_copied(folder):
+    far, here = os.path.join(folder, "far"), os.path.join(folder, "here")
+    os.mkdir(far)
+    os.mkdir(here)
+    with Daemon(far) as other, Daemon(here, state_dir=True) as daemon:
+        source = make_volume(daemon, folder)
+        with open(os.path.join(far, "disk.img"), "wb") as file:
+            file.truncate(SIZE)
+        other.create("disk", f"0 {SIZE // 512} linear {os.path.join(far, 'disk.img')} 0")
+        uri = other.export("disk")
+
+        def written():
+            return other.rpc("device.counters", device="disk")[0]["write"]["sectors"] * 512
+
+        daemon.rpc("move.start", device="vol", to=uri, rate="16M")
+        daemon.rpc("device.set", device="vol", key="log_rest", value=20)  # the log learns soon what is copied
+        wait_until(lambda: left(daemon) < SIZE // 2, "half of it")
+        daemon.rpc("move.pause", device="vol")
+        log = os.path.join(here, "state", "logs", f"move-{daemon.rpc('device.info', device='vol')['minor']}.log")
+        copied = written()
+
+        def clean_regions():
+            with open(log, "rb") as file:
+                return sum(byte.bit_count() for byte in file.read()[1024:])
+
+        regions = SIZE // (512 << 10)
+        wait_until(lambda: clean_regions() >= regions * 0.4, "the log to have it")
+        daemon.kill()
+        daemon.start()
+        wait_until(lambda: move_of(daemon)["state"] == "paused", "the volume to be up again")
+        assert left(daemon) <= SIZE * 0.6
+        daemon.rpc("move.resume", device="vol")
+        full_speed(daemon)
+        arrives(daemon)
+        more = written() - copied
+        print(f"copied {copied >> 20} MiB before the kill, {more >> 20} MiB after it, of {SIZE >> 20} MiB")
+        assert copied + more < SIZE * 1.15
+        assert daemon.table("vol") == f"0 {SIZE // 512} linear {uri} 0"
+        assert not os.path.exists(log)
+        daemon.remove("vol")
+        assert same(source, os.path.join(far, "disk.img"))
+
+
+def test_kills_at_any_moment_of_moves_under_load_lose_nothing(folder):
+    journal = os.path.join(folder, "journal")
+    with Daemon(folder, state_dir=True) as daemon:
+        source = make_volume(daemon, folder)
+        places = [source, os.path.join(folder, "target.img")]
+        kills = {"moving": 0, "there": 0}
+        with crashload.CrashLoad(journal, {"vol": daemon.export("vol")}, patience=60) as load:
+            for i, part in enumerate((1.0, 0.9, 0.5, 0.1, 0.0, 0.0)):
+                to = places[1] if daemon.table("vol").split()[3] == places[0] else places[0]
+                load.wait_for_writes(50)
+                daemon.rpc("move.start", device="vol", to=to, rate="0" if part == 0 else "64M")
+                wait_until(lambda part=part: left(daemon) <= SIZE * part, "the moment to kill")
+                daemon.kill()
+                daemon.start()
+                kills["moving" if move_of(daemon) else "there"] += 1
+                full_speed(daemon) if move_of(daemon) else None
+                arrives(daemon)
+                assert daemon.table("vol") == f"0 {SIZE // 512} linear {to} 0", i
+                assert os.listdir(os.path.join(folder, "state", "logs")) == []
+            load.wait_for_writes(50)
+            counters = load.finish()
+        print(kills, counters)
+        status, said = crashload.check(journal, vol=daemon.export("vol"))
+        assert status == 0, said
+
+
+# -------------------------------------------------------------------------------------------------- snapshots
+@pytest.mark.parametrize("state_dir", [False, True])
+def test_a_volume_moves_with_its_snapshots_which_stay_as_they_were(folder, state_dir):
+    with Daemon(folder, state_dir=state_dir) as daemon:
+        make_volume(daemon, folder)
+        target = os.path.join(folder, "target.img")
+        with Volume(daemon, "vol") as volume:
+            expected = {}
+            for name in ("one", "two"):
+                expected[name] = volume.sha256()
+                daemon.udm("snapshot", "take", f"vol={name}")
+                assert volume.write_pattern(len(expected), 1000 * len(expected), 4000)
+            volume.flush()
+            daemon.rpc("move.start", device="vol", to=target, rate="16M")
+            wait_until(lambda: left(daemon) < SIZE // 2, "half of it")
+            assert volume.write_pattern(9, 20000, 4000)  # copied before, and copied later
+            volume.flush()
+        if state_dir:
+            daemon.kill()
+            daemon.start()
+        with Volume(daemon, "vol") as volume:
+            expected_volume = volume.sha256()
+            full_speed(daemon, "vol-real") if move_of(daemon) else None
+            daemon.udm("snapshot", "take", "vol=three")  # while it moves
+            assert volume.write_pattern(10, 30000, 1000)
+            arrives(daemon)
+            for name, digest in (*expected.items(), ("three", expected_volume)):
+                with Volume(daemon, name) as snapshot:
+                    assert snapshot.sha256() == digest, name
+            now = volume.sha256()
+        assert daemon.table("vol-real") == f"0 {SIZE // 512} linear {target} 0"
+        for name in ("one", "three"):
+            daemon.udm("snapshot", "drop", name)
+        daemon.udm("snapshot", "merge", "two")
+        with Volume(daemon, "vol") as volume:
+            assert volume.sha256() == expected["two"] != now
+
+
+# ----------------------------------------------------------------------------------------------- taking it back
+def test_a_move_that_is_taken_back_leaves_everything_as_it_was(folder):
+    with Daemon(folder, state_dir=True) as daemon:
+        source, target, theirs = make_volume(daemon, folder), os.path.join(folder, "target.img"), os.path.join(folder, "theirs.img")
+        with open(theirs, "wb") as file:
+            file.truncate(SIZE)
+        before = daemon.table("vol")
+        daemon.udm("set", "--daemon", "nbd_timeout=60")
+        with crashload.CrashLoad(os.path.join(folder, "journal"), {"vol": daemon.export("vol")}) as load:
+            for to in (target, theirs):
+                slow_start(daemon, to)
+                load.wait_for_writes(50)
+                answer = daemon.rpc("move.abort", device="vol")
+                assert answer == {"device": "vol", "from": source, "to": to, "removed": to == target}
+                assert daemon.table("vol") == before
+                assert os.path.exists(to) == (to == theirs)
+                load.wait_for_writes(50)
+            counters = load.finish()
+        assert counters["losses"] == 0
+        assert os.listdir(os.path.join(folder, "state", "logs")) == []
+        assert daemon.rpc("device.info", device="vol")["settings"] == {}
+        with pytest.raises(RpcError, match="vol does not move now"):
+            daemon.rpc("move.abort", device="vol")
+        daemon.kill()
+        daemon.start()
+        assert daemon.table("vol") == before
+
+
+def test_a_move_is_taken_back_while_its_server_is_away(folder, daemon):
+    make_volume(daemon, folder)
+    before = daemon.table("vol")
+    target = os.path.join(folder, "target.img")
+    with open(target, "wb") as file:
+        file.truncate(SIZE)
+    with nbdserver.Nbdkit(folder, "file", target) as server:
+        daemon.rpc("move.start", device="vol", to=server.uri, rate="8M")
+        daemon.udm("set", "vol", "nbd_timeout=1")
+        server.kill()
+        wait_until(lambda: move_of(daemon)["state"] == "waiting", "the move to wait", 30)
+        daemon.udm("move", "vol", "--abort")
+    assert daemon.table("vol") == before
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+def test_what_cannot_be_is_refused_with_words(folder, daemon):
+    source = make_volume(daemon, folder)
+    small, other, ready = (os.path.join(folder, name) for name in ("small.img", "other.img", "ready.img"))
+    for path, size in ((small, SIZE - MIB), (other, SIZE), (ready, SIZE)):
+        with open(path, "wb") as file:
+            file.truncate(size)
+    daemon.create("user", f"0 {SIZE // 512} linear {other} 0")
+    before = daemon.table("vol")
+
+    def refused(to, *words, name="vol"):
+        with pytest.raises(RpcError) as error:
+            daemon.rpc("move.start", device=name, to=to)
+        for word in words:
+            assert word in error.value.message, error.value.message
+        assert daemon.table("vol") == before
+        assert daemon.rpc("move.list") == []
+
+    refused(small, small, "too small", "31 MiB", "32 MiB")
+    refused(other, "in use", "user stands on it")
+    refused(source, "in use", "vol stands on it")
+    refused("ram:dest:64M", "memory")
+    refused("udm:vol", "itself")
+    refused("udm:nobody", "no such device")
+    refused(os.path.join(folder, "none", "there.img"), "No such file or directory")
+    refused(f"nbd+unix:///?socket={folder}/nobody.sock", "nobody.sock")
+    with nbdserver.Nbdkit(folder, "-r", "file", ready) as server:
+        refused(server.uri, "read-only")
+    locked = subprocess.Popen(["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=f,filename={ready}", "--nbd-server",
+                               f"addr.type=unix,addr.path={folder}/q.sock", "--export", "type=nbd,id=e,node-name=f,writable=on"])
+    try:
+        wait_until(lambda: os.path.exists(f"{folder}/q.sock"), "qemu-storage-daemon")
+        refused(ready, "in use")
+    finally:
+        locked.terminate()
+        locked.wait(20)
+    daemon.create("two", f"0 8 linear {other} 0\n8 8 linear {other} 16")
+    refused(ready, "2 lines", name="two")
+    daemon.create("zero", "0 64 zero")
+    refused(ready, "type zero", name="zero")
+    daemon.rpc("device.create", name="ro", table=f"0 {SIZE // 512} linear {other} 0", read_only=True)
+    refused(ready, "read-only", name="ro")
+    daemon.create("memory", "0 2048 linear ram:1M 0")
+    refused(ready, "memory that is its own", name="memory")
+    daemon.udm("snapshot", "take", "--redirect", "user=still")
+    refused(ready, "redirected", name="user")
+    refused(ready, "still image", name="still")
+    with pytest.raises(RpcError, match="rate 'fast'"):
+        daemon.rpc("move.start", device="vol", to=ready, rate="fast")
+
+
+# ------------------------------------------------------------------------------------------------ for people
+def test_the_command_line_moves_pauses_and_lists(folder, daemon):
+    source, target = make_volume(daemon, folder), os.path.join(folder, "target.img")
+    assert "Nothing moves" in daemon.udm("move").stdout
+    done = daemon.udm("move", "vol", target)
+    assert done.stdout == f"vol is on {target} now; {source} is free\n"
+    os.unlink(source)
+    begun = json.loads(daemon.udm("--json", "move", "vol", source, "--rate", "4M", "--background").stdout)
+    assert (begun["device"], begun["to"], begun["moved"]) == ("vol", source, False)
+    assert "rests" in daemon.udm("move", "vol", "--pause").stdout
+    listed = daemon.udm("move").stdout.splitlines()
+    assert listed[0].split() == ["VOLUME", "FROM", "TO", "STATE", "DONE", "OF", "RATE"]
+    assert listed[1].split()[:4] == ["vol", target, source, "paused"]
+    busy = daemon.udm("move", "vol", os.path.join(folder, "third.img"), check=False)
+    assert busy.returncode == 1 and "is being moved already" in busy.stderr and not os.path.exists(os.path.join(folder, "third.img"))
+    taking = daemon.udm("snapshot", "take", "vol", check=False)
+    assert taking.returncode == 1 and "is being moved" in taking.stderr
+    daemon.udm("move", "vol", "--resume")
+    assert "at 6M a second" in daemon.udm("move", "vol", "--rate", "6M", "--background").stdout
+    done = json.loads(daemon.udm("--json", "move", "vol", "--rate", "0").stdout)
+    assert done["moved"] is True
+    assert daemon.table("vol") == f"0 {SIZE // 512} linear {source} 0"
+    assert daemon.udm("move", "vol", check=False).returncode == 1
+    assert daemon.udm("move", "vol", "--abort", "--pause", check=False).returncode == 2
+
+
+def test_other_clients_read_the_same_before_and_after(folder, daemon):
+    make_volume(daemon, folder)
+    uri = daemon.export("vol")
+    subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 16M", "-c", "flush", uri], check=True, capture_output=True, timeout=60)
+    daemon.rpc("move.start", device="vol", to=os.path.join(folder, "target.img"), rate="16M")
+    assert int(subprocess.run(["nbdinfo", "--size", uri], check=True, capture_output=True, text=True, timeout=60).stdout) == SIZE
+    subprocess.run(["qemu-io", "-f", "raw", "-c", "read -P 7 1M 16M", "-c", "write -P 8 2M 4M", "-c", "write -z 20M 1M", uri], check=True, capture_output=True, timeout=60)
+    full_speed(daemon)
+    arrives(daemon)
+    done = subprocess.run(["qemu-io", "-f", "raw", "-c", "read -P 7 1M 1M", "-c", "read -P 8 2M 4M", "-c", "read -P 7 6M 11M", "-c", "read -P 0 20M 1M", uri],
+                          check=True, capture_output=True, text=True, timeout=60)
+    assert "mismatch" not in done.stdout + done.stderr
+
+
+@snapstack.needs_mounts()
+def test_a_mounted_file_system_moves(folder, daemon):
+    make_volume(daemon, folder, fill=lambda path, size: snapstack.run("truncate", "-s", str(size), path))
+    target = os.path.join(folder, "target.img")
+    with snapstack.block_device(types.SimpleNamespace(daemon=daemon, folder=folder), "vol") as disk:
+        snapstack.run("mkfs.ext4", "-q", disk)
+        with snapstack.mounted(disk, f"{folder}/mounted") as tree:
+            snapstack.fill_tree(tree, 1, 30)
+            daemon.rpc("move.start", device="vol", to=target, rate="16M")
+            snapstack.fill_tree(tree, 2, 30)
+            arrives(daemon)
+            snapstack.fill_tree(tree, 3, 30)
+            for seed in (1, 2, 3):
+                snapstack.check_tree(tree, seed, 30)
+    snapstack.run("e2fsck", "-fn", target)
