@@ -1,6 +1,8 @@
 // The administrator of the story "mirror": what the daemon's control plane and its owner would do.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "sim/mirror_run.hpp"
 
 namespace udm {
@@ -25,7 +27,7 @@ bool MirrorRun::wait_for_admin() {
     return !admin_busy_;
 }
 
-std::string MirrorRun::table() const {
+std::string MirrorRun::table(const std::vector<std::size_t>& members) const {
     static constexpr const char* kWords[] = {"", " sync", " nosync"};
     // `nosync` with a core log is a promise that only its maker can give, and not after a crash.
     const bool promise = !has_log() && setup_.word == static_cast<std::uint64_t>(MirrorSetup::Word::nosync);
@@ -36,8 +38,8 @@ std::string MirrorRun::table() const {
     text += fmt::format("{} {} mirror ", setup_.front, setup_.sectors);
     text += has_log() ? fmt::format("disk {} sim:log {}{}", count + 1, setup_.region, word)
                       : fmt::format("core {} {}{}", count, setup_.region, word);
-    text += fmt::format(" {}", legs_.size());
-    for (std::size_t i = 0; i < legs_.size(); ++i) text += fmt::format(" sim:leg{} {}", i, setup_.offsets[i]);
+    text += fmt::format(" {}", members.size());
+    for (const std::size_t i : members) text += fmt::format(" sim:leg{} {}", i, setup_.offsets[i]);
     const std::uint64_t features = (setup_.handle_errors != 0) + (setup_.handle_errors != 0 && setup_.keep_log != 0);
     if (features != 0) text += fmt::format(" {} handle_errors{}", features, features == 2 ? " keep_log" : "");
     return text;
@@ -152,6 +154,67 @@ Job<void> MirrorRun::reload() {
     admin_busy_ = false;
 }
 
+// As the control plane does it: loaded, quiet, on record, resumed. Whichever table a crash leaves has the data.
+Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::uint64_t comes) {
+    const std::vector<std::size_t> before = members_;
+    std::vector<std::size_t> after = before;
+    const bool possible = how != steps::LegChange::drop || before.size() > 2;
+    if (how != steps::LegChange::add) after.erase(after.begin() + static_cast<std::ptrdiff_t>(goes % before.size()));
+    const std::size_t spare = comes % legs_.size();
+    const bool is_leg = std::find(before.begin(), before.end(), spare) != before.end();
+    if (how != steps::LegChange::drop && !is_leg) after.push_back(spare);
+    if (!possible || after.size() < 2 || after == before) {
+        admin_busy_ = false;
+        co_return;
+    }
+    const std::string text = table(after), old_text = table(before);
+    const auto now = words();
+    const bool well = now && now->all_well();
+    auto loading = world_.machine().load(*mapped_, text, TableMode::read_write);
+    const auto loaded = co_await loading;
+    if (!loaded) {
+        world_.note(0x1e65, [&] { return "other legs are refused: " + loaded.error().message; });
+        if (well && causes() == causes_when_well_) clients_.violate("other legs are refused though all is well: " + loaded.error().message);
+        admin_busy_ = false;
+        co_return;
+    }
+    const std::uint64_t causes_at_suspend = causes();
+    auto suspending = mapped_->device->suspend({});
+    const auto suspended = co_await suspending;
+    if (!suspended) clients_.violate("the mirror cannot be suspended: " + suspended.error().message);
+    everything_is_suspended(false, causes_at_suspend);
+    // Where the new table cannot be resumed the old one is read again, and a log in memory would have forgotten.
+    const bool goes_on = !would_forget();
+    if (goes_on) members_ = after;
+    else mapped_->device->clear_inactive();
+    for (bool again = false;; again = true) {
+        const std::uint64_t log_faults = has_log() ? faulted(*log_) : 0;
+        auto resuming = mapped_->device->resume();
+        const auto resumed = co_await resuming;
+        if (resumed) {
+            log_faults_at_load_ = log_faults;
+            break;
+        }
+        world_.note(0x1e66, [&] { return "other legs cannot be used: " + resumed.error().message; });
+        if (causes() == causes_when_well_ || again) {
+            clients_.violate("other legs cannot be used: " + resumed.error().message);
+            break;
+        }
+        heal_all();
+        members_ = before;
+        auto going_back = world_.machine().load(*mapped_, old_text, TableMode::read_write);
+        const auto back = co_await going_back;
+        if (!back) clients_.violate("the mirror's old table cannot be loaded: " + back.error().message);
+    }
+    syncs_always_ = says_sync(table());
+    if (syncs_always_ || causes() != causes_when_well_) not_known_to_be_well();
+    auto settings = set_up();
+    co_await settings;
+    world_.note(0x1e67, [&] { return "other legs: " + table(); });
+    ++outcome_.swaps;
+    admin_busy_ = false;
+}
+
 Job<bool> MirrorRun::tell(const std::string* text) {
     std::vector<std::string> words{""};
     for (const char c : *text) {
@@ -189,7 +252,7 @@ Job<void> MirrorRun::call_legs_back() {
     const std::string go_on = "resync_resume";
     auto going_on = tell(&go_on);
     co_await going_on;
-    for (std::size_t i = 0; holds_writes() && i < legs_.size(); ++i) {
+    for (std::size_t i = 0; holds_writes() && i < members_.size(); ++i) {
         const std::string text = fmt::format("leg_return {}", i);
         auto telling = tell(&text);
         co_await telling;

@@ -25,8 +25,8 @@ std::optional<MirrorRun::Words> MirrorRun::words() const {
         std::istringstream text{entry.target->status()};
         std::vector<std::string> parts;
         for (std::string part; text >> part;) parts.push_back(part);
-        const std::size_t at = 1 + legs_.size();
-        if (parts.size() < at + 5 || parts[0] != std::to_string(legs_.size())) return std::nullopt;
+        const std::size_t at = 1 + members_.size();
+        if (parts.size() < at + 5 || parts[0] != std::to_string(members_.size())) return std::nullopt;
         Words words;
         char slash = 0;
         std::istringstream numbers{parts[at]};
@@ -74,7 +74,7 @@ void MirrorRun::look_at_rest() {
         return;
     }
     world_.note(0x57a7, [&] { return fmt::format("at rest: {}/{} {} {}", now->in_sync, now->total, now->health, now->log); });
-    if (now->total != setup_.regions() || now->in_sync > now->total || now->health.size() != legs_.size()) {
+    if (now->total != setup_.regions() || now->in_sync > now->total || now->health.size() != members_.size()) {
         clients_.violate(fmt::format("the status line says {}/{} {}", now->in_sync, now->total, now->health));
     }
     compare_clean_regions("at rest");
@@ -82,8 +82,8 @@ void MirrorRun::look_at_rest() {
     compare_legs("at rest");
     known_well_ = true;
     causes_when_well_ = causes();
-    leg_faults_when_well_.clear();
-    for (const SimDisk* one : legs_) leg_faults_when_well_.push_back(faulted(*one));
+    leg_faults_when_well_.assign(legs_.size(), std::nullopt);
+    for (const std::size_t i : members_) leg_faults_when_well_[i] = faulted(*legs_[i]);
 }
 
 // Legs are equal wherever the log's bytes say so.
@@ -98,15 +98,16 @@ void MirrorRun::compare_clean_regions(const char* when) {
     std::array<std::byte, kSectorSize> first, other;
     for (std::uint64_t s = 0; s < setup_.sectors; ++s) {
         if (!log.clean[s / setup_.region]) continue;
-        legs_[0]->read_now({{setup_.offsets[0] + s}, {1}}, first.data());
-        for (std::size_t i = 1; i < legs_.size(); ++i) {
+        const std::size_t front = members_[0];
+        legs_[front]->read_now({{setup_.offsets[front] + s}, {1}}, first.data());
+        for (const std::size_t i : members_) {
             legs_[i]->read_now({{setup_.offsets[i] + s}, {1}}, other.data());
             if (first == other) continue;
             ShadowDisk::Value a = 0, b = 0;
             static_cast<void>(ShadowDisk::value_of(first.data(), a));
             static_cast<void>(ShadowDisk::value_of(other.data(), b));
-            clients_.violate(fmt::format("{}: region {} is clean in the log, but sector {} holds {} on leg 0 and {} on leg {}", when,
-                                         s / setup_.region, s, ShadowDisk::describe(a), ShadowDisk::describe(b), i));
+            clients_.violate(fmt::format("{}: region {} is clean in the log, but sector {} holds {} on leg {} and {} on leg {}", when,
+                                         s / setup_.region, s, ShadowDisk::describe(a), front, ShadowDisk::describe(b), i));
             return;
         }
     }
@@ -116,7 +117,7 @@ void MirrorRun::compare_clean_regions(const char* when) {
 void MirrorRun::compare_legs(const char* when) {
     std::vector<std::byte> bytes(to_bytes(Sectors{setup_.sectors}));
     const Extent extent{{setup_.front}, {setup_.sectors}};
-    for (std::size_t i = 0; i < legs_.size(); ++i) {
+    for (const std::size_t i : members_) {
         legs_[i]->read_now({{setup_.offsets[i]}, {setup_.sectors}}, bytes.data());
         ShadowDisk::Violation violation;
         ShadowDisk& shadow = volume_->shadow();

@@ -44,8 +44,8 @@ std::uint64_t MirrorRun::leg_faults() const noexcept {
 bool MirrorRun::must_succeed() const noexcept {
     if (setup_.handle_errors == 0 || setup_.keep_log == 0 || !known_well_) return false;
     if (has_log() && faulted(*log_) != log_faults_at_load_) return false;
-    for (std::size_t i = 0; i < legs_.size(); ++i) {
-        if (faulted(*legs_[i]) == leg_faults_when_well_[i]) return true;
+    for (const std::size_t i : members_) {
+        if (leg_faults_when_well_[i] == faulted(*legs_[i])) return true;
     }
     return false;
 }
@@ -79,15 +79,17 @@ void MirrorRun::prepare_disks() {
             log_->write_now({{0}, {setup_.log_sectors()}}, bytes.data());
         }
     }
-    for (std::uint64_t i = 0; i < setup_.legs; ++i) {
+    for (std::uint64_t i = 0; i < setup_.leg_disks(); ++i) {
         const std::uint64_t offset = setup_.offsets[i];
         SimDisk& disk = add("leg" + std::to_string(i), offset + setup_.sectors, i + 1);
         legs_.push_back(&disk);
+        const bool spare = i >= setup_.legs;
+        if (!spare) members_.push_back(i);
         // What must never be read: every other leg holds data of its own at first.
         ShadowDisk::fill({{0}, {size}}, kDataAtFirst + 1 + i, wrong.data());
         for (std::uint64_t s = 0; s < setup_.sectors; ++s) {
-            const bool same = i == 0 || begin == MirrorSetup::Begin::equal ||
-                              (begin == MirrorSetup::Begin::recorded && clean[s / setup_.region]);
+            const bool same = i == 0 || (!spare && (begin == MirrorSetup::Begin::equal ||
+                                                    (begin == MirrorSetup::Begin::recorded && clean[s / setup_.region])));
             disk.write_now({{offset + s}, {1}}, (same ? right : wrong).data() + (setup_.front + s) * kSectorSize);
         }
     }
@@ -150,6 +152,7 @@ void MirrorRun::step(const Step& step) {
         case steps::kMirrorReload:
             if (!would_forget()) start(reload());
             break;
+        case steps::kMirrorLegs: start(change_legs(static_cast<steps::LegChange>(step.b), step.c, step.d)); break;
         case steps::kMirrorSay: start(say(static_cast<steps::MirrorWord>(step.b), step.c)); break;
         case steps::kMirrorRest:
             if (wait_for_rest()) look_at_rest();

@@ -78,13 +78,15 @@ class MirrorRun {
     Job<void> boot();
     Job<void> cycle(bool noflush, Nanoseconds stay);
     Job<void> reload();
+    Job<void> change_legs(steps::LegChange how, std::uint64_t goes, std::uint64_t comes);
     Job<void> remove_all();
     Job<void> say(steps::MirrorWord word, std::uint64_t number);
     Job<void> call_legs_back();
     // A message; what it says against it is somebody else's matter.
     Job<bool> tell(const std::string* text);
     Job<void> set_up();
-    std::string table() const;
+    std::string table() const { return table(members_); }
+    std::string table(const std::vector<std::size_t>& members) const;
     void everything_is_suspended(bool noflush, std::uint64_t causes_before);
 
     SimDisk& leg(std::uint64_t index) const noexcept { return *legs_[index]; }
@@ -105,7 +107,8 @@ class MirrorRun {
     Clients clients_;
     SimDisk* log_ = nullptr;
     SimDisk* front_ = nullptr;
-    std::vector<SimDisk*> legs_;
+    std::vector<SimDisk*> legs_;         // and what may become one
+    std::vector<std::size_t> members_;   // of legs_: those of the table that a restart would load, in its order
     std::unique_ptr<MirrorVolume> volume_;
     Machine::Mapped* mapped_ = nullptr;
     bool was_made_ = false;          // some table of it went live once
@@ -114,7 +117,7 @@ class MirrorRun {
     bool booted_ = false;
     bool gave_up_ = false;           // something is stuck: no use in going on
     bool known_well_ = false;        // all legs were equal and all was quiet at some moment since the last cut:
-    std::vector<std::uint64_t> leg_faults_when_well_;    // since then
+    std::vector<std::optional<std::uint64_t>> leg_faults_when_well_;    // since then, of those that were legs
     std::uint64_t causes_when_well_ = 0;                 // or since the boot
     std::uint64_t log_faults_at_load_ = 0;
     mutable bool owes_flush_error_ = false;    // of a suspend, to the next flush from above

@@ -30,7 +30,7 @@ std::vector<std::uint64_t> MirrorSetup::pack() const {
     std::vector<std::uint64_t> words;
     for (const std::uint64_t* member : members(*this)) words.push_back(*member);
     words.insert(words.end(), offsets.begin(), offsets.end());
-    words.insert(words.end(), {log_rest, leg_retry, hold_timeout});
+    words.insert(words.end(), {log_rest, leg_retry, hold_timeout, spares});
     return words;
 }
 
@@ -40,7 +40,7 @@ MirrorSetup MirrorSetup::unpack(const std::vector<std::uint64_t>& words) {
     MirrorSetup setup;
     for (std::uint64_t* member : members(setup)) *member = next();
     for (std::uint64_t& offset : setup.offsets) offset = next();
-    for (std::uint64_t* member : {&setup.log_rest, &setup.leg_retry, &setup.hold_timeout}) *member = next();
+    for (std::uint64_t* member : {&setup.log_rest, &setup.leg_retry, &setup.hold_timeout, &setup.spares}) *member = next();
     return setup;
 }
 
@@ -88,6 +88,7 @@ MirrorSetup MirrorSetup::draw(Prng& random) {
     if (random.chance(1, 2)) setup.leg_retry = random.between(1, 100);
     if (random.chance(1, 4)) setup.hold_timeout = random.between(1, 400);
     for (std::uint64_t& offset : setup.offsets) offset = random.chance(1, 2) ? 0 : unit * random.between(1, 20);
+    if (random.chance(1, 2)) setup.spares = std::min<std::uint64_t>(random.between(1, 3), kMirrorLegsMax - setup.legs);
     return setup;
 }
 
@@ -101,6 +102,7 @@ std::string MirrorSetup::describe() const {
     if (keep_log) text += ", keep_log";
     if (front) text += fmt::format("; {} sectors before it", front);
     if (survivor) text += fmt::format("; nothing happens to leg {}", survivor - 1);
+    if (spares) text += fmt::format("; {} spares", spares);
     if (block) text += fmt::format("; blocks of {}", block);
     if (max_transfer) text += fmt::format("; transfers of at most {}", max_transfer);
     if (stable_disks) text += fmt::format("; disks without cache {:#x}", stable_disks);

@@ -45,7 +45,9 @@ struct MirrorSetup {
     std::array<std::uint64_t, kMirrorLegsMax> offsets{};    // of the data on each leg
     // Settings in milliseconds, 0: as they are by themselves.
     std::uint64_t log_rest = 0, leg_retry = 0, hold_timeout = 0;
+    std::uint64_t spares = 0;              // disks that may become legs later
 
+    std::uint64_t leg_disks() const noexcept { return legs + spares; }
     std::uint64_t regions() const noexcept { return (sectors + region - 1) / region; }
     std::uint64_t log_sectors() const noexcept;
     bool recorded_clean(std::uint64_t of_region) const noexcept { return (clean_bits >> (of_region % 64) & 1) != 0; }
@@ -65,8 +67,10 @@ enum MirrorKind : std::uint32_t {
     kMirrorRest,                     // waits until nothing is under way, and looks at everything
     kMirrorTime,                     // c: milliseconds that pass, for what a mirror does in its own time
     kMirrorSay,                      // b: MirrorWord, c: its number
+    kMirrorLegs,                     // its table with other legs; b: LegChange, c: which leg goes, d: which spare comes
 };
 enum class MirrorWord : std::uint64_t { leg_return, pause, go_on, retry, rate, share, count };
+enum class LegChange : std::uint64_t { add, drop, replace, count };
 std::string words_of(MirrorWord word, std::uint64_t number);    // of the message
 }  // namespace steps
 

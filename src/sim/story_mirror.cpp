@@ -12,7 +12,7 @@ namespace {
 class MirrorStory final : public Story {
   public:
     std::string_view name() const override { return "mirror"; }
-    std::string_view about() const override { return "a mirror with its log, under cuts, failing legs, errors and table swaps"; }
+    std::string_view about() const override { return "a mirror with its log, under cuts, failing legs, errors, and tables with other legs"; }
     std::string_view views() const override { return "legs"; }
     History generate(Prng& random) const override;
     void run(World& world, const History& history, Outcome& outcome) const override {
@@ -42,11 +42,16 @@ void draw_admin(Prng& random, const MirrorSetup& setup, std::vector<Step>& steps
         step.kind = steps::kMirrorSay;
         step.b = random.below(static_cast<std::uint64_t>(steps::MirrorWord::count));
         switch (static_cast<steps::MirrorWord>(step.b)) {
-            case steps::MirrorWord::leg_return: step.c = random.below(setup.legs); break;
+            case steps::MirrorWord::leg_return: step.c = random.below(setup.leg_disks()); break;
             case steps::MirrorWord::rate: step.c = random.chance(1, 2) ? 0 : random.between(1, 64) << 16; break;
             case steps::MirrorWord::share: step.c = random.chance(1, 2) ? 0 : random.between(5, 100); break;
             default: break;
         }
+    } else if (what < 18 && setup.spares != 0) {
+        step.kind = steps::kMirrorLegs;
+        step.b = random.below(static_cast<std::uint64_t>(steps::LegChange::count));
+        step.c = random.below(kMirrorLegsMax);
+        step.d = random.below(setup.leg_disks());
     } else {
         return;
     }
@@ -55,8 +60,8 @@ void draw_admin(Prng& random, const MirrorSetup& setup, std::vector<Step>& steps
 
 Step draw_fault(Prng& random, const MirrorSetup& setup) {
     // The log now and then; a leg that is spared never.
-    std::uint64_t disk = random.below(setup.legs + 1);
-    while (disk == setup.survivor && disk != 0) disk = random.between(1, setup.legs);
+    std::uint64_t disk = random.below(setup.leg_disks() + 1);
+    while (disk == setup.survivor && disk != 0) disk = random.between(1, setup.leg_disks());
     if (disk == 0 && random.chance(1, 2)) disk = setup.survivor == 1 ? 2 : 1;
     const std::uint64_t size = disk == 0 ? setup.log_sectors() : setup.offsets[disk - 1] + setup.sectors;
     Step step = steps::draw_fault(random, disk, size);
@@ -74,11 +79,12 @@ History MirrorStory::generate(Prng& random) const {
                        .volumes = {1}};
     shape.draw_mood(random);
 
-    const std::uint64_t requests = random.between(130, 150);
+    std::uint64_t requests = random.between(130, 150);
     const bool troubled = random.chance(3, 4);
     const std::uint64_t faults = troubled ? random.between(1, 4) : 0;
     std::uint64_t cuts = troubled && random.chance(1, 3) ? 0 : random.between(1, 3);
     if (random.chance(1, 6)) cuts = random.between(4, 10);
+    if (cuts > 3) requests += 30;    // what comes while the machine does counts for nothing
     std::vector<std::uint64_t> fault_at, cut_at;
     for (std::uint64_t i = 0; i < faults; ++i) fault_at.push_back(random.between(3, requests - 1));
     for (std::uint64_t i = 0; i < cuts; ++i) cut_at.push_back(random.between(1, requests - 1));
@@ -93,7 +99,7 @@ History MirrorStory::generate(Prng& random) const {
                                      .b = random.chance(1, 4) ? random.between(1, 60) : 0});
         }
         draw_admin(random, setup, history.steps);
-        if (troubled && random.chance(1, 20)) history.steps.push_back({.kind = steps::kHeal, .a = random.below(setup.legs + 1)});
+        if (troubled && random.chance(1, 20)) history.steps.push_back({.kind = steps::kHeal, .a = random.below(setup.leg_disks() + 1)});
         history.steps.push_back(steps::draw_request(random, shape));
     }
     return history;
@@ -106,6 +112,10 @@ std::string MirrorStory::describe(const Step& step) const {
         case steps::kMirrorReload: return after + "swap the table";
         case steps::kMirrorRest: return after + "wait until all is at rest, and look";
         case steps::kMirrorSay: return after + "say: " + steps::words_of(static_cast<steps::MirrorWord>(step.b), step.c);
+        case steps::kMirrorLegs: {
+            static constexpr const char* kChanges[] = {"add", "drop", "replace"};
+            return after + fmt::format("{} a leg: {} goes, {} comes", kChanges[step.b % 3], step.c, step.d);
+        }
         case steps::kMirrorTime: return after + fmt::format("{} ms pass", step.c);
         case steps::kCut: {
             static constexpr const char* kAfterwards[] = {"", ", errors stay", ", what is gone stays away"};

@@ -123,7 +123,7 @@ INSTANTIATE_TEST_SUITE_P(Merge, EveryCare,
 INSTANTIATE_TEST_SUITE_P(Mirror, EveryCare,
                          testing::Values(Care{"mirror", "mirror.mark_before_legs"}, Care{"mirror", "mirror.flush_legs_before_clear"},
                                          Care{"mirror", "mirror.overlapping_writes_wait"}, Care{"mirror", "mirror.source_recorded"},
-                                         Care{"mirror", "mirror.nosync_stays_nosync"}),
+                                         Care{"mirror", "mirror.nosync_stays_nosync"}, Care{"mirror", "mirror.new_leg_is_in_doubt"}),
                          care_name);
 
 // --- histories that went wrong once ---------------------------------------------------------------------------------

@@ -31,6 +31,7 @@
 #include "base/result.hpp"
 #include "port/disk.hpp"
 #include "port/job.hpp"
+#include "services/dirty_log/bitmap.hpp"
 #include "services/dirty_log/region.hpp"
 
 namespace udm::dirty_log {
@@ -177,6 +178,20 @@ class DirtyLog {
     // Regions whose copying failed are handed out again. When is the mirror's business (back-off, decision 6).
     virtual void retry_failed() noexcept = 0;
     virtual Regions failed_count() const noexcept = 0;
+
+    // --- a mirror that is to have other legs: what it knows is not all that the log says -----------------------------
+    // From now on every region is dirty, durably, with this record of the legs, whatever rests: whoever reads the log after a crash
+    // copies everything from that record's source. Until trust(), or the next resume(). An error: it could not be written, and
+    // trust() is to follow. A log that nobody reads after a crash has nothing to do. May be called between suspend and resume, too.
+    virtual Job<Result<void>> doubt(const LegRecord* legs);
+    // Regions may become clean again: clear() those in sync that nobody writes to.
+    virtual void trust() noexcept {}
+    virtual bool in_doubt() const noexcept { return false; }
+    // Right after resume(): exactly these regions are in sync, by who knows better than the device. They are not clean by that. Nothing
+    // happens if the log is distrusted.
+    virtual void know(const Bitmap& in_sync) noexcept { static_cast<void>(in_sync); }
+    // Everything is to be copied whenever the log is resumed: its table says `sync`.
+    virtual bool copies_all() const noexcept { return false; }
 
     // --- for people ---------------------------------------------------------------------------------------------
     virtual Health health() const noexcept = 0;

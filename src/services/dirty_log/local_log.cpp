@@ -38,7 +38,7 @@ Job<Result<void>> LocalLog::load(Owner* owner) {
 
 Job<Result<Found>> LocalLog::resume() {
     ASSERT(waiting_.empty() && !in_turn_ && !ticking_);
-    stopped_ = false;
+    stopped_ = doubted_ = false;
     handed_.reset_all();
     failed_.reset_all();
     failed_count_ = {0};
@@ -183,7 +183,7 @@ bool LocalLog::mark(Region region) noexcept {
 
 void LocalLog::clear(Region region) noexcept {
     ASSERT(region.v < regions_.v);
-    if (!sync_.test(region.v) || clean_.test(region.v) || rests(region)) return;
+    if (!sync_.test(region.v) || clean_.test(region.v) || doubted_ || rests(region)) return;
     young_.set(region.v);
     with_rests_.set(layout_.block_of(region));
     ++resting_;
@@ -241,6 +241,38 @@ std::optional<Region> LocalLog::next_dirty_in_sync(Region from) const noexcept {
     const std::uint64_t found = Bitmap::find_in(from.v, regions_.v, [this](std::uint64_t w) { return sync_.word(w) & ~clean_.word(w); });
     if (found >= regions_.v) return {};
     return Region{found};
+}
+
+// --- other legs -----------------------------------------------------------------------------------------------------
+
+Job<Result<void>> LocalLog::doubt(const LegRecord* legs) {
+    if (!disk_) co_return Result<void>{};
+    doubted_ = true;
+    forget_rests();
+    for (std::uint64_t w = 0; w < clean_.word_count(); ++w) become_dirty(w, clean_.word(w));
+    record(*legs);
+    FlushWait wait{*this};
+    const IoStatus status = co_await wait;
+    if (status != IoStatus::ok) co_return cannot_write(status);
+    co_return Result<void>{};
+}
+
+// 64 regions at a time.
+void LocalLog::become_dirty(std::uint64_t word, std::uint64_t regions) noexcept {
+    if (regions == 0) return;
+    clean_.words()[word] &= ~regions;
+    if (!disk_) return;
+    const std::uint64_t block = layout_.block_of({word * 64});
+    touched_.set(block);
+    if (writing_.test(block)) late_.words()[word] |= regions;
+    ++noted_;
+}
+
+void LocalLog::know(const Bitmap& in_sync) noexcept {
+    if (distrusted_) return;
+    sync_ = in_sync;
+    sync_count_ = {sync_.count()};
+    for (std::uint64_t w = 0; w < clean_.word_count(); ++w) become_dirty(w, clean_.word(w) & ~sync_.word(w));
 }
 
 // --- resync ---------------------------------------------------------------------------------------------------------

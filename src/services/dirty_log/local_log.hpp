@@ -51,6 +51,12 @@ class LocalLog final : public DirtyLog, Task, Timer {
     void retry_failed() noexcept override;
     Regions failed_count() const noexcept override { return failed_count_; }
 
+    Job<Result<void>> doubt(const LegRecord* legs) override;
+    void trust() noexcept override { doubted_ = false; }
+    bool in_doubt() const noexcept override { return doubted_; }
+    void know(const Bitmap& in_sync) noexcept override;
+    bool copies_all() const noexcept override { return word_ == SyncWord::sync; }
+
     Health health() const noexcept override { return health_; }
     std::string info() const override;
     std::string table() const override;
@@ -72,6 +78,7 @@ class LocalLog final : public DirtyLog, Task, Timer {
 
     RegionRun next_work(Regions most) noexcept;
     void become_dirty(Region region) noexcept;
+    void become_dirty(std::uint64_t word, std::uint64_t regions) noexcept;
     void wake(Region region) noexcept;
     void forget_rests() noexcept;
     bool rests(Region region) const noexcept { return young_.test(region.v) || old_.test(region.v); }
@@ -123,6 +130,7 @@ class LocalLog final : public DirtyLog, Task, Timer {
     bool to_clean_ = false;        // what became clean waits for nobody, but should be written
     bool ticking_ = false;         // tick_job() runs
     bool stopped_ = true;          // no resync work
+    bool doubted_ = false;         // nothing becomes clean
     bool marked_ = false;          // since the last tick
     unsigned ticks_ = 0;
     Nanoseconds rest_ = kRest;

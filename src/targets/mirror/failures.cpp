@@ -180,11 +180,15 @@ void Failures::take_source_back() noexcept {
 void Failures::record() noexcept {
     if (!set_.env.chaos.keeps("mirror.source_recorded")) return;
     if (set_.legs.source() == 0 && !set_.log->leg_record()) return;
+    set_.log->record(record_now());
+}
+
+dirty_log::LegRecord Failures::record_now() const noexcept {
     dirty_log::LegRecord record{.leg_count = static_cast<std::uint8_t>(set_.legs.count()),
                                 .source = static_cast<std::uint8_t>(set_.legs.source()),
                                 .failed = set_.legs.away()};
     for (unsigned leg = 0; leg < set_.legs.count(); ++leg) record.tags[leg] = tag(leg);
-    set_.log->record(record);
+    return record;
 }
 
 // A hash (FNV-1a) of where the leg is: the same after a restart.
@@ -198,6 +202,7 @@ std::uint64_t Failures::tag(unsigned leg) const noexcept {
 
 void Failures::drop_record() noexcept {
     if (!set_.log->leg_record() || !set_.map.all_in_sync() || set_.legs.away() != 0 || set_.regions.writes() != 0) return;
+    if (set_.log->in_doubt()) return;
     set_.legs.set_source(0);
     durable_source_ = 0;    // any is as good
     set_.log->record(std::nullopt);
@@ -211,6 +216,19 @@ void Failures::resumed() noexcept {
     const auto& record = set_.log->leg_record();
     if (record && set_.env.chaos.keeps("mirror.source_recorded")) set_.legs.set_source(recorded_source(*record));
     durable_source_ = set_.legs.source();
+}
+
+void Failures::hand_source(unsigned leg) noexcept {
+    const unsigned before = set_.legs.source();
+    set_.legs.set_source(leg);
+    set_.map.source_keeps_all(before);
+    ++count_;
+}
+
+void Failures::start_with_source(unsigned leg) noexcept {
+    set_.legs.set_source(leg);
+    durable_source_ = leg;
+    record();
 }
 
 unsigned Failures::recorded_source(const dirty_log::LegRecord& record) const noexcept {

@@ -65,6 +65,16 @@ class Failures final {
     // Once all legs have everything again, any may be the source after a restart.
     void drop_record() noexcept;
 
+    // --- for another table (succession.hpp) ---------------------------------------------------------------------
+    // The first of them that has all regions.
+    std::optional<unsigned> next_source(LegMask of) const noexcept;
+    // Nothing is under way: this leg, which has all regions, is the source now; to be settled.
+    void hand_source(unsigned leg) noexcept;
+    // After resumed(), by who knows.
+    void start_with_source(unsigned leg) noexcept;
+    // What a restart would have to know.
+    dirty_log::LegRecord record_now() const noexcept;
+
     // --- messages -----------------------------------------------------------------------------------------------
     Job<Result<void>> bring_back(unsigned leg);
     // By who knows better: what is out of sync is copied from this leg.
@@ -92,7 +102,6 @@ class Failures final {
     };
 
     IoStatus judge(LegMask sent, LegMask failed, LegMask refused, IoStatus status, LegError kind, const Region* region) noexcept;
-    std::optional<unsigned> next_source(LegMask of) const noexcept;
     void tell(unsigned leg, LegError error, IoStatus status) noexcept;
     void goes_away(unsigned leg) noexcept;
     void start_settling() noexcept;

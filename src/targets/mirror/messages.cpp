@@ -7,7 +7,7 @@
 namespace udm::mirror {
 namespace {
 
-constexpr const char* kVerbs = "a mirror takes leg_return LEG, leg_source LEG, resync_pause, resync_resume, resync_retry, log_start_anew, and set "
+constexpr const char* kVerbs = "a mirror takes legs, leg_return LEG, leg_source LEG, resync_pause, resync_resume, resync_retry, log_start_anew, and set "
                                "resync_rate|resync_share|leg_retry|hold_timeout|log_rest VALUE|default";
 
 Result<Nanoseconds> parse_time(const std::string& name, const std::string& value) {
@@ -32,6 +32,7 @@ Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) 
         }
         co_return std::string{};
     }
+    if (verb == "legs" && words->size() == 1) co_return legs_in_words();
     if (verb == "log_start_anew" && words->size() == 1) {
         if (set_.stopping) co_return fail(Errc::bad_argument, "the mirror is suspended: resume it first");
         if (set_.regions.count() != 0) co_return fail(Errc::busy, "regions are being written or copied: try again when they rest");
@@ -42,6 +43,16 @@ Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) 
     }
     if (auto obeyed = obey(*words); !obeyed) co_return fail(obeyed);
     co_return std::string{};
+}
+
+// A word for each leg.
+std::string Mirror::legs_in_words() const {
+    std::string text;
+    for (unsigned leg = 0; leg < set_.legs.count(); ++leg) {
+        if (leg != 0) text += ' ';
+        text += leg == set_.legs.source() ? "source" : set_.legs[leg].away ? "away" : set_.map.has_all(leg) ? "complete" : "behind";
+    }
+    return text;
 }
 
 Result<void> Mirror::obey(const std::vector<std::string>& words) {

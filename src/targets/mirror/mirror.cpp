@@ -8,10 +8,11 @@
 
 namespace udm::mirror {
 
-Mirror::Mirror(const TargetArgs& args, Config config, const std::uint64_t& throttle)
+Mirror::Mirror(const TargetArgs& args, Config config, Successions& all, const std::uint64_t& throttle)
     : read_only_{args.mode == TableMode::read_only},
       set_{args.env, args.events, args.extent(), config.features, std::move(config.legs), std::move(config.log)},
-      resync_{set_, writes_, failures_, throttle} {}
+      resync_{set_, writes_, failures_, throttle},
+      succession_{set_, failures_, all} {}
 
 Mirror::~Mirror() { ASSERT(set_.foreground == 0 || Abandoning::now()); }
 
@@ -41,12 +42,15 @@ Job<Result<void>> Mirror::load() {
     set_.regions.start(*set_.log);
     set_.map.start();
     set_.settle_piece();
-    co_return Result<void>{};
+    auto pairing = succession_.load();
+    auto paired = co_await pairing;
+    co_return paired;
 }
 
 // A log that cannot be written, or not be trusted, is told of and does not keep the mirror from starting: reads need none. One
 // that does not answer does (defect M18): it may say that another leg is the source, and then the first has old data.
 Job<Result<void>> Mirror::preresume() {
+    if (auto good = succession_.before_resume(); !good) co_return good;
     auto resuming = set_.log->resume();
     auto found = co_await resuming;
     if (!found) {
@@ -60,6 +64,7 @@ Job<Result<void>> Mirror::preresume() {
     }
     set_.map.log_resumed();
     failures_.resumed();
+    succession_.resumed();
     co_return Result<void>{};
 }
 
@@ -84,12 +89,13 @@ Job<void> Mirror::presuspend(SuspendFlags) {
 Job<void> Mirror::postsuspend(SuspendFlags) {
     auto ending = set_.jobs.wait();
     co_await ending;
+    const bool succeeded = succession_.postsuspend();
     if (failures_.unsettled()) {
         auto settling = failures_.settle_now();
         static_cast<void>(co_await settling);
     }
     failures_.close();
-    failures_.drop_record();
+    if (!succeeded) failures_.drop_record();
     auto committing = set_.log->postsuspend();
     auto committed = co_await committing;
     if (!committed) set_.events.raise(EventKind::target, "mirror log: " + committed.error().message);

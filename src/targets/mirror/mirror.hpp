@@ -1,12 +1,13 @@
 // The target `mirror`: the same data on two legs or more, and a log of the regions in doubt.
 //
 // To be read in this order: legs.hpp, regions.hpp, sync_map.hpp (what is known); writes.hpp, reads.hpp (requests);
-// failures.hpp, resync.hpp (what is done when legs differ). The log is in services/dirty_log.
+// failures.hpp, resync.hpp (what is done when legs differ); succession.hpp (other legs). The log is in services/dirty_log.
 #pragma once
 
 #include "targets/mirror/failures.hpp"
 #include "targets/mirror/reads.hpp"
 #include "targets/mirror/resync.hpp"
+#include "targets/mirror/succession.hpp"
 
 namespace udm::mirror {
 
@@ -17,7 +18,7 @@ class Mirror final : public Target, dirty_log::Owner {
         std::vector<Leg> legs;
         std::unique_ptr<dirty_log::DirtyLog> log;
     };
-    Mirror(const TargetArgs& args, Config config, const std::uint64_t& throttle);
+    Mirror(const TargetArgs& args, Config config, Successions& all, const std::uint64_t& throttle);
     ~Mirror() override;
 
     Sectors fits(const Io& io) noexcept override;
@@ -45,6 +46,7 @@ class Mirror final : public Target, dirty_log::Owner {
     void log_recovered() noexcept override;
 
     bool zeroes_for_discards() const noexcept;
+    std::string legs_in_words() const;
     Result<void> obey(const std::vector<std::string>& words);
     Result<void> set_to(const std::string& name, const std::string& value, bool apply);    // else only checked
 
@@ -54,6 +56,7 @@ class Mirror final : public Target, dirty_log::Owner {
     Failures failures_{set_, writes_, reads_, resync_};
     Reads reads_{set_, writes_, failures_, *this};
     Resync resync_;
+    Succession succession_;
 };
 
 }  // namespace udm::mirror

@@ -14,8 +14,7 @@ namespace udm::mirror {
 LegMask Reads::having(const Io& io) noexcept {
     const Region region = set_.region_of(io.extent.first);
     const LegMask source = leg_bit(set_.legs.source());
-    if (!set_.map.in_sync(region)) return source;
-    return being_written(io) ? source : set_.legs.alive();
+    return being_written(io) ? source : set_.map.having(region);
 }
 
 RegionEntry* Reads::being_written(const Io& io) noexcept {

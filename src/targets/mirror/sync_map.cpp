@@ -30,6 +30,40 @@ void SyncMap::trust_source_only() noexcept {
     }
 }
 
+dirty_log::Bitmap SyncMap::regions_of(unsigned leg) const {
+    dirty_log::Bitmap regions{log_.region_count().v};
+    if (leg == legs_.source()) {
+        regions.set_all();
+        return regions;
+    }
+    std::copy(have_[leg].begin(), have_[leg].end(), regions.words());
+    for (Region region{0}; region.v < regions.size(); region += Regions{1}) {
+        if (in_sync(region)) regions.set(region.v);
+    }
+    return regions;
+}
+
+void SyncMap::start_with(const std::vector<dirty_log::Bitmap>& regions_of_legs) {
+    dirty_log::Bitmap all = regions_of_legs[0];
+    for (const dirty_log::Bitmap& regions : regions_of_legs) {
+        for (std::uint64_t word = 0; word < all.word_count(); ++word) all.words()[word] &= regions.word(word);
+    }
+    log_.know(all);
+    for (unsigned leg = 0; leg < legs_.count(); ++leg) {
+        have_count_[leg] = 0;
+        for (std::uint64_t word = 0; word < all.word_count(); ++word) {
+            have_[leg][word] = regions_of_legs[leg].word(word) & ~all.word(word);
+            have_count_[leg] += static_cast<unsigned>(std::popcount(have_[leg][word]));
+        }
+    }
+}
+
+void SyncMap::source_keeps_all(unsigned old_source) noexcept {
+    for (Region region{0}; region.v < log_.region_count().v; region += Regions{1}) {
+        if (!in_sync(region)) set(old_source, region, true);
+    }
+}
+
 void SyncMap::set(unsigned leg, Region region, bool has_it) noexcept {
     if (has(leg, region) == has_it) return;
     have_[leg][region.v / 64] ^= std::uint64_t{1} << region.v % 64;

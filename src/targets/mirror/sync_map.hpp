@@ -22,6 +22,13 @@ class SyncMap {
     // Where regions are out of sync the source leg alone counts.
     void trust_source_only() noexcept;
 
+    // The regions that the leg has, whether it is away or not; and the same told to the map of another table, right after its log
+    // was resumed: those that all legs have are in sync.
+    dirty_log::Bitmap regions_of(unsigned leg) const;
+    void start_with(const std::vector<dirty_log::Bitmap>& regions_of_legs);
+    // The source is another from now on, and lacks nothing.
+    void source_keeps_all(unsigned old_source) noexcept;
+
     bool in_sync(Region region) const noexcept { return log_.in_sync(region) == dirty_log::Answer::yes; }
     bool all_in_sync() const noexcept { return log_.sync_count() == log_.region_count(); }
     // The legs in use that have the region's newest data. Never none.

@@ -82,7 +82,7 @@ class MirrorType final : public TargetType {
         words = words.subspan(std::size_t{2} * *legs);
         TRY(config.features, parse_features(words));
         if (!words.empty()) return fail(Errc::bad_argument, fmt::format("Too many mirror arguments: nothing is to follow the features, not '{}'", words[0]));
-        return std::make_unique<Mirror>(args, std::move(config), throttle_);
+        return std::make_unique<Mirror>(args, std::move(config), successions_, throttle_);
     }
     std::vector<Parameter> parameters() const override {
         return {{kThrottle, throttle_, 100, 1, 100, "percent of the time in which mirrors may be resynchronised"}};
@@ -92,6 +92,7 @@ class MirrorType final : public TargetType {
     }
 
   private:
+    Successions successions_;
     std::uint64_t throttle_ = 100;
 };
 
