@@ -177,6 +177,12 @@ void show(Context& context, const std::string& name) {
             text += fmt::format("  because  {}\n", status[i]["trouble"].get<std::string>());
         if (i < status.size()) text += detail_lines(status[i].value("details", Json::object()));
     }
+    const bool mirror = !table.empty() && table[0].value("type", "") == "mirror";
+    for (const Json& move : mirror ? context.call("move.list", {{"device", name}}) : Json::array()) {
+        text += fmt::format("  moves    to {}: {}, {} left; `udm move {}` waits for it\n", move.value("to", ""), move.value("state", ""),
+                            human_size(number(move, "left_bytes")), name);
+        info["moves"] = move;
+    }
     if (info.value("inactive_table", false)) text += "  another table waits for a resume\n";
     if (!users.empty()) text += fmt::format("  used by  {}\n", fmt::join(users, ", "));
     for (const Json& one : exports) {

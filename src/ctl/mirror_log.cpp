@@ -29,7 +29,8 @@ MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size) : 
     if (!state.is_kept()) return;
     const std::string folder = state.directory() + "/logs";
     ::mkdir(folder.c_str(), 0700);
-    const std::string path = fmt::format("{}/{}.log", folder, name);
+    std::string path = fmt::format("{}/{}.log", folder, name);
+    for (unsigned i = 2; !devices.registry().users_of(devices.host().identify(path)).empty(); ++i) path = fmt::format("{}/{}-{}.log", folder, name, i);
     ::unlink(path.c_str());
     const std::uint64_t regions = (size.v + region_.v - 1) / region_.v;
     const std::uint64_t bytes = kBeforeBits + (regions + 63) / 64 * 8;

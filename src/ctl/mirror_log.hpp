@@ -13,8 +13,8 @@ Sectors region_size_for(Sectors size);
 // In the state directory, which is where the mirror's table is kept, too: without one neither lasts.
 class MirrorLog {
   public:
-    // A new log of zeroes, STATE/logs/NAME.log, that has all its space and is there after a power cut; one of this name that is
-    // left over goes. Without a state directory: no file. Throws Failure.
+    // A new log of zeroes, STATE/logs/NAME.log, that has all its space and is there after a power cut; one of this name that
+    // nobody uses goes. Without a state directory: no file. Throws Failure.
     MirrorLog(Devices& devices, const std::string& name, Sectors size);
     MirrorLog(const MirrorLog&) = delete;
     MirrorLog& operator=(const MirrorLog&) = delete;

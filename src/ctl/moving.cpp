@@ -38,6 +38,7 @@ void check_may_move(const Record& record) {
     const std::vector<TableLine>& lines = record.live->lines;
     if (lines.size() != 1) refuse(fmt::format("has a table of {} lines; only volumes of one line move", lines.size()));
     if (lines[0].type == "snapshot" || lines[0].type == "snapshot-merge") refuse("is a snapshot, whose store does not move: move its origin");
+    if (lines[0].type == "mirror") refuse("is a mirror: `udm mirror replace-leg` moves one of its legs");
     if (lines[0].type != "linear") refuse(fmt::format("has a table of type {}; what moves is linear", lines[0].type));
     if (record.live->read_only) refuse("is read-only, and a copy needs to be written: create it again without that");
     const std::string from = words_of(lines[0])[0];
@@ -222,15 +223,15 @@ Json Moving::abort(const DeviceKey& volume) {
             throw Failure{Errc::io, fmt::format("{} has failed, and only {} has what was written since: the move cannot be taken back. It ends by itself when {} has all",
                                                 noted.value("from", ""), noted.value("to", ""), noted.value("to", "")), name};
         }
-        {
-            const std::lock_guard lock{devices_.registry().mutex};
-            end_note(*record, noted);
-        }
-        devices_.commit({devices_.change_of(*record, true)});
+        devices_.commit({change_at_end(devices_, *record, noted)});
         devices_.resume_step(record);
     } catch (...) {
-        go_on_with_mirror(devices_, record, noted);
+        if (!held) go_on_with_mirror(devices_, record, noted);
         throw;
+    }
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        end_note(*record, noted);
     }
     remove_log(noted);
     bool removed = false;
@@ -269,12 +270,31 @@ Json Moving::pause(const DeviceKey& volume, bool paused) {
 
 // --- for people -----------------------------------------------------------------------------------------------------
 
+// As table.status has them, with the letters of both legs and of the log.
 Json Moving::details_of(const Record& record) const {
     DeviceKey key;
     key.minor = record.minor;
     const Json lines = devices_.status(key, false);
-    return lines.size() == 1 && lines[0]["type"] == "mirror" ? lines[0].value("details", Json::object()) : Json::object();
+    if (lines.size() != 1 || lines[0]["type"] != "mirror") return Json::object();
+    Json details = lines[0].value("details", Json::object());
+    const auto words = split_words(lines[0]["text"].get<std::string>());
+    if (words && words->size() > 6 && (*words)[5].size() == 2) details["health"] = (*words)[5] + words->back();
+    return details;
 }
+
+namespace {
+
+// What keeps it from ending, for people; empty: nothing.
+std::string obstacle_of(const std::string& volume, const Json& noted, const Json& details) {
+    const std::string from = noted.value("from", ""), to = noted.value("to", ""), health = details.value("health", "AAA");
+    if (details.value("source_leg", 0) != 0) return fmt::format("{} has failed; {} has all there is", from, to);
+    if (details.contains("legs_away")) return fmt::format("{0} fails; {1} goes on from {2} alone, and the move goes on by itself when {0} is back", to, volume, from);
+    if (health[2] == 'D' || health[2] == 'F') return fmt::format("the move's log {} cannot be written: writes may fail. Make room there, or `udm move {} --abort`", noted.value("log", ""), volume);
+    if (health[0] != 'A') return fmt::format("{} cannot be read everywhere: what is left is tried again and again. `udm move {} --abort` ends that", from, volume);
+    return {};
+}
+
+}  // namespace
 
 Json Moving::describe(const RecordPtr& record) const {
     Json noted, held;
@@ -303,12 +323,9 @@ Json Moving::describe(const RecordPtr& record) const {
     for (const auto& [theirs, ours] : {std::pair{"resync_bytes_per_second", "bytes_per_second"}, {"resync_seconds_left", "seconds_left"}}) {
         if (details.contains(theirs)) about[ours] = details[theirs];
     }
-    const bool away = details.value("legs_away", 0) != 0, from_lost = details.value("source_leg", 0) != 0;
-    about["state"] = away && !from_lost ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
-    if (away && !from_lost)
-        about["because"] = fmt::format("{} fails; {} goes on from {} alone, and the move goes on by itself when {} is back", noted.value("to", ""),
-                                       about["device"].get<std::string>(), noted.value("from", ""), noted.value("to", ""));
-    else if (from_lost) about["because"] = fmt::format("{} has failed; {} has all there is", noted.value("from", ""), noted.value("to", ""));
+    const std::string obstacle = obstacle_of(about["device"], noted, details);
+    about["state"] = !obstacle.empty() && about["left_bytes"] != 0 ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
+    if (!obstacle.empty()) about["because"] = obstacle;
     return about;
 }
 

@@ -37,6 +37,17 @@ void end_note(Record& record, const Json& noted) {
     else record.settings["resync_rate"] = rate;
 }
 
+State::Change change_at_end(const Devices& devices, Record& record, const Json& noted) {
+    State::Change change = devices.change_of(record, true);
+    Json& value = *change.value;
+    value.erase("moving");
+    const Json rate = noted.value("rate_before", Json{});
+    if (!rate.is_null()) value["settings"]["resync_rate"] = rate;
+    else if (value.contains("settings")) value["settings"].erase("resync_rate");
+    if (value.contains("settings") && value["settings"].empty()) value.erase("settings");
+    return change;
+}
+
 std::map<std::string, std::uint32_t> minors_of(const Devices& devices, const Record& record) {
     const std::lock_guard lock{devices.registry().mutex};
     return record.live ? record.live->minors : std::map<std::string, std::uint32_t>{};
@@ -67,8 +78,7 @@ void go_on_with_mirror(Devices& devices, const RecordPtr& record, const Json& no
     try {
         {
             const std::lock_guard lock{devices.registry().mutex};
-            if (!is_move_table(*record, noted)) return;
-            record->moving = noted;
+            if (!is_move_table(*record, noted)) return end_note(*record, noted);
         }
         devices.clear_step(*record);
         devices.resume_step(record);
@@ -200,16 +210,16 @@ void Moving::finish(const RecordPtr& record, const Json& noted) {
     try {
         devices_.suspend_step(*record, {});
         if (!is_all_there(details_of(*record))) return go_on_with_mirror(devices_, record, noted);
-        {
-            const std::lock_guard lock{devices_.registry().mutex};
-            end_note(*record, noted);
-        }
-        devices_.commit({devices_.change_of(*record, true)});
+        devices_.commit({change_at_end(devices_, *record, noted)});
         set_patience(record, noted.value("to", ""), false);
         devices_.resume_step(record);
     } catch (...) {
         go_on_with_mirror(devices_, record, noted);
         throw;
+    }
+    {
+        const std::lock_guard lock{devices_.registry().mutex};
+        end_note(*record, noted);
     }
     const std::string name = name_of_volume(devices_, *record, noted), to = noted.value("to", "");
     log_info(name, "has moved to {}", to);

@@ -13,13 +13,16 @@ namespace udm::ctl {
 bool is_move_table(const Record& record, const Json& noted);
 // The note goes, and what was set for the move. The registry's mutex is held.
 void end_note(Record& record, const Json& noted);
+// What the state is to say when that is done, and the inactive table counts: before it is done, so that a crash finds either.
+State::Change change_at_end(const Devices& devices, Record& record, const Json& noted);
 // Which of our devices its words mean.
 std::map<std::string, std::uint32_t> minors_of(const Devices& devices, const Record& record);
 std::string name_of_volume(const Devices& devices, const Record& carrier, const Json& noted);
 // Of a device that is not up: whether the log says that nobody but FROM is the source. False if it cannot be read.
 bool log_trusts_from(const Json& noted);
 void remove_log(const Json& noted) noexcept;
-// After a swap away from the mirror that was begun and cannot be: the mirror goes on, if it is there still, and the state says so.
+// After a swap away from the mirror that was begun and cannot be: the mirror goes on, if it is there still, and the state says so; else the
+// move is over.
 // `operation` of the record is held.
 void go_on_with_mirror(Devices& devices, const RecordPtr& record, const Json& noted) noexcept;
 
