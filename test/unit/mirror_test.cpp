@@ -190,6 +190,18 @@ TEST_F(MirrorRead, KeepsToOneLegForASequenceAndUsesAllWhenThereIsMoreToDo) {
     EXPECT_GE(leg(1).count(Op::read).requests, 230u);
 }
 
+TEST_F(MirrorRead, OfASequenceThatKeepsSeveralUnderWayUsesAllLegs) {
+    Device& m = make_in_sync();
+    Memory into{64};
+    for (std::uint64_t at = 0; at < 16384; at += 64 * 8) {
+        std::vector<std::unique_ptr<SimRequest>> reads;
+        for (std::uint64_t i = 0; i < 8; ++i) reads.push_back(w.submit(m, Op::read, at + i * 64, 64, into.at()));
+        EXPECT_TRUE(w.reactor.run_until([&] { return std::all_of(reads.begin(), reads.end(), [](auto& r) { return r->done(); }); }));
+    }
+    EXPECT_GE(leg(0).count(Op::read).requests, 80u);    // of 256
+    EXPECT_GE(leg(1).count(Op::read).requests, 80u);
+}
+
 TEST_F(MirrorRead, LeavesASlowLegMostlyAlone) {
     disks(1);
     w.disks["leg1"] = std::make_unique<SimDisk>(w.reactor, SimDisk::Options{.limits = {.size = {kSectors}}, .latency_min = 20 * kMillisecond, .latency_max = 20 * kMillisecond, .name = "leg1"});

@@ -77,7 +77,7 @@ class Legs {
     std::optional<unsigned> note_latency(unsigned leg, Nanoseconds took) noexcept;
 
   private:
-    static constexpr unsigned kRunAhead = 8;       // reads more than another leg has, for the sake of the sequence
+    static constexpr unsigned kRunAhead = 2;       // reads more than another leg has, for the sake of the sequence
     static constexpr unsigned kTryAnyway = 256;    // each so many-th read asks a slow leg whether it still is
     static constexpr unsigned kSlowWeight = 8;
     static constexpr Nanoseconds kSlowLatency = 5 * kMillisecond;
