@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -123,13 +124,16 @@ class Devices {
     std::vector<std::string> warnings() const;
     std::vector<unsigned> devices_per_reactor() const;
 
+    // What a table need not find there, and the size it wants of it.
+    using Away = std::map<std::string, Sectors, std::less<>>;
+
     // --- steps, for who holds `operation` of the record
     // --------------------------------------------------------- They change the device, not the state:
     // commit() what change_of() says.
     RecordPtr make(const std::string& name, const std::string& uuid, std::optional<std::uint32_t> minor);
     void load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
                    const std::map<std::string, std::uint32_t>& known_minors = {},
-                   std::optional<unsigned> wanted_home = {});
+                   std::optional<unsigned> wanted_home = {}, const Away& away = {});
     void clear_step(Record& record);
     void rename_step(Record& record, const std::string& name);
     void suspend_step(Record& record, SuspendFlags flags);
@@ -203,7 +207,7 @@ class Devices {
     // `patience`: with what is in use; none without.
     void bring_up(const std::vector<RecordPtr>& held, Patience* patience = nullptr);
     void expect_origins(const std::vector<RecordPtr>& held);
-    void bring_up_one(const RecordPtr& record);
+    void bring_up_one(const RecordPtr& record, const Away& away = {});
     void hold(Record& record, const std::string& why);
     void mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines);
     void make_stale(const RecordPtr& snapshot, const std::string& why);
@@ -214,8 +218,8 @@ class Devices {
     void set_remote_aside(std::vector<RecordPtr>& records);
     std::optional<SlotText> held_table(const Record& record) const;
     bool needs(const SlotText& slot, const std::vector<RecordPtr>& others) const;
-    std::optional<std::string> obstacle(const RecordPtr& record, const SlotText& slot, const std::set<std::string>& there) const;
-    bool waits_longer() const;
+    std::optional<std::string> obstacle(const RecordPtr& record, const SlotText& slot, const std::set<std::string>& there, const Away& away) const;
+    bool waits_longer(const Record& record) const;
 
     Host& host_;
     EventHub& hub_;

@@ -195,7 +195,7 @@ void Devices::bring_up(const std::vector<RecordPtr>& held, Patience* patience) {
 }
 
 // Its operation lock is held. Throws the reason why it cannot come up.
-void Devices::bring_up_one(const RecordPtr& record) {
+void Devices::bring_up_one(const RecordPtr& record, const Away& away) {
     SlotText slot;
     std::string name, stale;
     {
@@ -220,7 +220,7 @@ void Devices::bring_up_one(const RecordPtr& record) {
         if (const std::string why = lost_store(slot.lines); !why.empty())
             throw Failure{Errc::no_device, why, name};
     }
-    load_step(record, slot.lines, slot.read_only, slot.minors);
+    load_step(record, slot.lines, slot.read_only, slot.minors, {}, away);
     try {
         resume_step(record);
     } catch (const Failure&) {

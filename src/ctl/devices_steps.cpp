@@ -361,7 +361,7 @@ DiskId Devices::identity_of(const std::string& word) const {
 
 void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& lines, bool read_only,
                         const std::map<std::string, std::uint32_t>& known_minors,
-                        std::optional<unsigned> wanted_home) {
+                        std::optional<unsigned> wanted_home, const Away& away) {
     const std::string name = name_of(*record);
     const unsigned home = choose_home(record, lines, wanted_home);
     Device& device = ensure_device(record, home);
@@ -372,6 +372,7 @@ void Devices::load_step(const RecordPtr& record, const std::vector<TableLine>& l
                         .home = home,
                         .known = known_minors,
                         .bases = bases_of(lines),
+                        .away = away,
                         .lost_stores = &lost_,
                         .notify_unused = [this](RecordPtr unused) { remove_later(std::move(unused)); },
                         .ensure_device = [this](const RecordPtr& lower, unsigned at) -> Device& {

@@ -30,6 +30,7 @@ class TrackedOpen final : public OpenDevice {
     const std::string& words() const noexcept override { return inner_->words(); }
     Result<bool> set(std::string_view word, std::string_view value) override { return inner_->set(word, value); }
     void draining(bool begins, bool noflush) noexcept override { inner_->draining(begins, noflush); }
+    bool is_away() const noexcept override { return inner_->is_away(); }
     std::uint32_t major() const noexcept override { return inner_->major(); }
     std::uint32_t minor() const noexcept override { return inner_->minor(); }
     std::string cannot_grow() const override { return inner_->cannot_grow(); }
@@ -130,7 +131,9 @@ Result<std::unique_ptr<OpenDevice>> TableOpener::open_any(std::string_view words
     if (lower) return open_mapped(lower, words, mode);
     if (required)
         return fail(Errc::no_device, fmt::format("{}: there is no such device in this daemon", words));
-    auto opened = config_.host.opener(config_.home).open(words, mode);
+    DeviceOpener& opener = config_.host.opener(config_.home);
+    const auto away = config_.away.find(words);
+    auto opened = away != config_.away.end() ? opener.open_away(words, away->second) : opener.open(words, mode);
     if (!opened) return opened;
     if (config_.lost_stores) config_.lost_stores->seen(words, (*opened)->id());
     const DiskId id = (*opened)->id();

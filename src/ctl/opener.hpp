@@ -29,6 +29,7 @@ class TableOpener final : public DeviceOpener {
         unsigned home;
         std::map<std::string, std::uint32_t> known;
         Bases bases;
+        std::map<std::string, Sectors, std::less<>> away;  // words that need not be there, and the size wanted of them
         LostStoreList* lost_stores;  // may be null
         std::function<void(RecordPtr)> notify_unused;
         std::function<Device&(const RecordPtr&, unsigned home)> ensure_device;

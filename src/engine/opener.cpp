@@ -199,6 +199,11 @@ Result<std::unique_ptr<OpenDevice>> Opener::open(std::string_view words, OpenMod
     return open_path(given, path, mode);
 }
 
+Result<std::unique_ptr<OpenDevice>> Opener::open_away(std::string_view words, Sectors size) {
+    if (is_nbd_uri(words)) return servers_.open_away(loop_, std::string{words}, size);
+    return DeviceOpener::open_away(words, size);
+}
+
 Result<std::unique_ptr<OpenDevice>> Opener::open_memory(const std::string& words) {
     TRY(const MemoryWords parsed, parse_memory(words));
     NamedMemory::Found found;

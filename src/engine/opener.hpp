@@ -43,6 +43,7 @@ class Opener final : public DeviceOpener {
     Opener(Loop& loop, FileLocks& locks, NamedMemory& memory, NbdServers& servers) noexcept
         : loop_{loop}, locks_{locks}, memory_{memory}, servers_{servers} {}
     Result<std::unique_ptr<OpenDevice>> open(std::string_view words, OpenMode mode) override;
+    Result<std::unique_ptr<OpenDevice>> open_away(std::string_view words, Sectors size) override;
 
   private:
     Result<std::unique_ptr<OpenDevice>> open_memory(const std::string& words);

@@ -112,6 +112,8 @@ class OpenDevice {
         static_cast<void>(begins);
         static_cast<void>(noflush);
     }
+    // It was opened with open_away(), and was not there since: requests fail. Home reactor.
+    virtual bool is_away() const noexcept { return false; }
     // What info and deps show; stable for the device's life.
     virtual std::uint32_t major() const noexcept = 0;
     virtual std::uint32_t minor() const noexcept = 0;
@@ -133,6 +135,12 @@ class DeviceOpener {
     virtual ~DeviceOpener() = default;
     // Errors: no_device when there is none, busy when it is locked by others, read_only, denied, bad_argument.
     virtual Result<std::unique_ptr<OpenDevice>> open(std::string_view words, OpenMode mode) = 0;
+    // The same for writing, of what need not be there now: its requests fail until it is. It is taken for a disk of blocks of 512 bytes
+    // that knows no discards and no zeroes, and has `size`; what turns out not to be is not used. Errors: unsupported if it can't be waited for.
+    virtual Result<std::unique_ptr<OpenDevice>> open_away(std::string_view words, Sectors size) {
+        static_cast<void>(size);
+        return fail(Errc::unsupported, std::string{words} + " cannot be opened before it is there");
+    }
 };
 
 // Remembers, outside of the devices themselves, that a store must never be trusted again (decision 11): asked

@@ -18,6 +18,7 @@ class SimOpener::Opened final : public OpenDevice, private Task {
     Disk& disk() noexcept override { return *entry_.disk; }
     const DiskId& id() const noexcept override { return entry_.id; }
     const std::string& words() const noexcept override { return words_; }
+    bool is_away() const noexcept override { return entry_.away; }
     std::uint32_t major() const noexcept override { return entry_.major; }
     std::uint32_t minor() const noexcept override { return entry_.minor; }
     std::string cannot_grow() const override { return entry_.mapped ? "it is no disk" : ""; }

@@ -34,6 +34,8 @@ class SimOpener final : public DeviceOpener {
     unsigned open_count(std::string_view name) const noexcept;
     // The next open of that name fails so, once.
     void fail_open(std::string_view name, Errc code);
+    // As if it had been opened with open_away(). Its requests are the disk's business.
+    void set_away(std::string_view name, bool away) { find(name)->away = away; }
     // What is open under that name cannot be made larger than that.
     void limit_growth(std::string_view name, Sectors most) { find(name)->grows_to = most; }
 
@@ -48,6 +50,7 @@ class SimOpener final : public DeviceOpener {
         unsigned opens = 0;
         Errc fail_once{};
         Sectors grows_to{~std::uint64_t{0}};
+        bool away = false;
     };
     class Opened;
     DiskId add(std::string name, Disk& disk, DiskId id, bool mapped);

@@ -25,8 +25,6 @@ IoStatus status_of(int error) noexcept {
     }
 }
 
-bool moves_data(Op op) noexcept { return op == Op::read || op == Op::write; }
-
 bool can(const NbdFacts& facts, const Io& io) noexcept {
     switch (io.op) {
         case Op::discard:
@@ -41,7 +39,7 @@ bool can(const NbdFacts& facts, const Io& io) noexcept {
 }  // namespace
 
 NbdDisk::NbdDisk(NbdClient& client, bool read_only) noexcept : client_{client} {
-    const NbdFacts& facts = client.facts();
+    const NbdFacts facts = client.facts();
     limits_.size = whole_sectors(facts.size - facts.size % facts.block);
     limits_.logical_block = facts.block;
     limits_.physical_block = std::max(facts.block, std::min(facts.preferred, std::uint32_t{4096}));
@@ -82,6 +80,7 @@ void NbdClient::start(NbdDisk& disk, Io& io) noexcept {
         return loop_.complete_later(io, IoStatus::ok);
     }
     if (is_given_up()) return loop_.complete_later(io, IoStatus::io_error);
+    if (io.op == Op::flush && !facts_.flush) return loop_.complete_later(io, IoStatus::ok);    // it was not known when the table was loaded
     NbdRequest& request = request_pool_.take(disk, io);
     request.total = io.op == Op::flush ? 1 : to_bytes(io.extent.length);
     request.flush_after = io.is_write() && io.flags.fua && facts_.flush && !facts_.fua;

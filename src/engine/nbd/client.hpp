@@ -8,7 +8,10 @@
 // sent later than the new one was made: it is the same server then, alive.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -67,7 +70,7 @@ class NbdRequest final : public ListHook {
 
 class NbdClient final : private NbdConnection::Owner {
   public:
-    // Any thread; begin() then, on the loop.
+    // Any thread; begin() then, on the loop. Without a handle in `first` the server is away: its facts are what is taken for granted.
     NbdClient(Loop& loop, Workers& connectors, const std::atomic<bool>& stopping, const NbdSettings& settings, NbdUri uri,
               std::string words, NbdConnected first);
     ~NbdClient();    // on the loop; no requests are under way
@@ -75,13 +78,21 @@ class NbdClient final : private NbdConnection::Owner {
 
     // Any thread.
     Loop& loop() noexcept { return loop_; }
-    const NbdFacts& facts() const noexcept { return facts_; }    // as at first
+    NbdFacts facts() const {    // as at first; while it is not known, what is taken for granted
+        const std::lock_guard lock{facts_mutex_};
+        return facts_;
+    }
+    bool known() const noexcept { return known_.load(); }    // it was there once
+    void expect_size(std::uint64_t bytes) {                   // at least, of one that is not known
+        const std::lock_guard lock{facts_mutex_};
+        if (!known()) facts_.size = std::max(facts_.size, bytes);
+    }
     static constexpr std::uint32_t kLikeDaemon = ~std::uint32_t{0};
     void set_timeout(std::uint32_t seconds) noexcept { timeout_s_.store(seconds); }
 
     // On the loop, for NbdDisk.
     void start(NbdDisk& disk, Io& io) noexcept;
-    std::uint64_t size() const noexcept { return size_; }
+    std::uint64_t size() const noexcept { return known() ? size_ : facts().size; }
 
   private:
     class Attempt;
@@ -144,7 +155,9 @@ class NbdClient final : private NbdConnection::Owner {
     const NbdSettings& settings_;
     const NbdUri uri_;
     const std::string words_;
+    mutable std::mutex facts_mutex_;    // to change facts_, and to read them elsewhere than on the loop
     NbdFacts facts_;
+    std::atomic<bool> known_;
     NbdConnected first_;
     std::atomic<std::uint32_t> timeout_s_{kLikeDaemon};
 

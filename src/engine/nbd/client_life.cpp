@@ -71,6 +71,7 @@ NbdClient::NbdClient(Loop& loop, Workers& connectors, const std::atomic<bool>& s
       uri_{std::move(uri)},
       words_{std::move(words)},
       facts_{first.facts},
+      known_{first.handle != nullptr},
       first_{std::move(first)},
       size_{facts_.size},
       multi_conn_{facts_.multi_conn} {}
@@ -78,7 +79,11 @@ NbdClient::NbdClient(Loop& loop, Workers& connectors, const std::atomic<bool>& s
 void NbdClient::begin() noexcept {
     ASSERT(loop_.is_current());
     offline_since_ = loop_.now();
-    join(*new NbdConnection{loop_, *this, std::move(first_.handle)});
+    if (first_.handle) return join(*new NbdConnection{loop_, *this, std::move(first_.handle)});
+    failed_ = true;    // nobody waits for it
+    last_trouble_ = "it is away";
+    log("it is away: requests fail until it is there");
+    retry_later();
 }
 
 NbdClient::~NbdClient() {
@@ -144,7 +149,11 @@ void NbdClient::connected(Result<NbdConnected> result) noexcept {
         return retry_later();
     }
     size_ = result->facts.size;
-    facts_.payload_max = std::min(facts_.payload_max, result->facts.payload_max);
+    {
+        const std::lock_guard lock{facts_mutex_};
+        if (!known_.exchange(true)) facts_ = result->facts;
+        facts_.payload_max = std::min(facts_.payload_max, result->facts.payload_max);
+    }
     multi_conn_ = result->facts.multi_conn;
     if (!members_.empty() && !multi_conn_) {
         nbd_aio_disconnect(result->handle.get(), 0);
@@ -159,6 +168,13 @@ void NbdClient::connected(Result<NbdConnected> result) noexcept {
 
 // Why this is not the export any more that was opened; empty if it is. What was taken from its limits must still hold.
 std::string NbdClient::changed(const NbdFacts& now) const {
+    if (!known()) {
+        const NbdFacts wanted = facts();
+        if (now.size < wanted.size) return fmt::format("the export has {} bytes, and a table needs {}: requests fail until it has them", now.size, wanted.size);
+        if (now.read_only) return "the export is read-only: requests fail until it can be written";
+        if (now.block > wanted.block) return fmt::format("the export has blocks of {} bytes: load the table again", now.block);
+        return {};
+    }
     if (now.size < size_) return fmt::format("the export has {} bytes now, and had {}: requests fail until it has them again", now.size, size_);
     if (now.read_only && !facts_.read_only) return "the export is read-only now, and was not: requests fail until it can be written again";
     if (now.block > facts_.block)

@@ -67,6 +67,7 @@ class OpenNbd final : public OpenDevice {
     std::uint32_t major() const noexcept override { return kNbdMajor; }
     std::uint32_t minor() const noexcept override { return number_; }
     std::string cannot_grow() const override { return "it is an NBD export; make it larger at its server"; }
+    bool is_away() const noexcept override { return !use_->client->known(); }
     Result<bool> set(std::string_view word, std::string_view value) override {
         if (word != "nbd_timeout") return false;
         std::uint32_t seconds = NbdClient::kLikeDaemon;
@@ -136,7 +137,10 @@ NbdServers::Entry& NbdServers::entry_of(const std::string& key) {
 
 Result<std::shared_ptr<NbdClient>> NbdServers::client_of(Entry& entry, Loop& loop, const NbdUri& uri, const std::string& words) {
     const std::lock_guard lock{entry.opening};
-    if (auto client = entry.client.lock()) return client;
+    if (auto client = entry.client.lock()) {
+        if (client->known()) return client;
+        return fail(Errc::no_device, fmt::format("{}: its server is away, as it is for a mirror that went on without it", words));
+    }
     TRY(NbdConnected first, connect_nbd(uri, words, settings_.connect_timeout_s.load() * kSecond, stopping_));
     const NbdFacts& facts = first.facts;
     if (const std::uint64_t rest = facts.size % facts.block; rest != 0)
@@ -146,6 +150,10 @@ Result<std::shared_ptr<NbdClient>> NbdServers::client_of(Entry& entry, Loop& loo
                                       facts.fua ? ": each write is sent with FUA, and durable when it is answered"
                                                 : ": what it has answered may be lost when it dies, and udm can do nothing about it"));
     }
+    return begin_client(entry, loop, uri, words, std::move(first));
+}
+
+std::shared_ptr<NbdClient> NbdServers::begin_client(Entry& entry, Loop& loop, const NbdUri& uri, const std::string& words, NbdConnected first) {
     auto client = std::make_shared<NbdClient>(loop, connectors_, stopping_, settings_, uri, words, std::move(first));
     loop.post_remote(*new BeginClient{client});
     entry.client = client;
@@ -164,6 +172,20 @@ Result<std::unique_ptr<OpenDevice>> NbdServers::open(Loop& loop, const std::stri
         return refused;
     }
     return std::make_unique<OpenNbd>(loop, std::move(client), id_of_key(key), entry.number, mode == OpenMode::read, words);
+}
+
+Result<std::unique_ptr<OpenDevice>> NbdServers::open_away(Loop& loop, const std::string& words, Sectors size) {
+    TRY(const NbdUri uri, parse(words));
+    const std::string key = key_of(uri);
+    Entry& entry = entry_of(key);
+    std::shared_ptr<NbdClient> client;
+    {
+        const std::lock_guard lock{entry.opening};
+        client = entry.client.lock();
+        if (!client) client = begin_client(entry, loop, uri, words, {.handle = nullptr, .facts = {.flush = true}});
+        client->expect_size(to_bytes(size));
+    }
+    return std::make_unique<OpenNbd>(loop, std::move(client), id_of_key(key), entry.number, false, words);
 }
 
 void NbdServers::stop() noexcept {

@@ -17,6 +17,7 @@
 namespace udm {
 
 class NbdClient;
+struct NbdConnected;
 
 class NbdServers {
   public:
@@ -26,6 +27,8 @@ class NbdServers {
     // As DeviceOpener::open(), for `loop`. Connects first where no table has the export open: blocks for as long as an attempt
     // may take. Errors: bad_argument, unsupported (TLS), no_device, io, timed_out, read_only.
     Result<std::unique_ptr<OpenDevice>> open(Loop& loop, const std::string& words, OpenMode mode);
+    // As DeviceOpener::open_away(): asks nobody. An export that is open already is joined, away or not.
+    Result<std::unique_ptr<OpenDevice>> open_away(Loop& loop, const std::string& words, Sectors size);
     // The same for the same export, over restarts too; nobody is asked.
     static Result<DiskId> identify(std::string_view words);
     NbdSettings& settings() noexcept { return settings_; }
@@ -41,6 +44,7 @@ class NbdServers {
         std::uint32_t number = 0;
     };
     Result<std::shared_ptr<NbdClient>> client_of(Entry& entry, Loop& loop, const NbdUri& uri, const std::string& words);
+    std::shared_ptr<NbdClient> begin_client(Entry& entry, Loop& loop, const NbdUri& uri, const std::string& words, NbdConnected first);
     Entry& entry_of(const std::string& key);
 
     NbdSettings settings_;

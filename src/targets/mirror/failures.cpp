@@ -231,6 +231,32 @@ void Failures::start_with_source(unsigned leg) noexcept {
     record();
 }
 
+Job<Result<void>> Failures::start_without_those_away() {
+    LegMask away = 0;
+    for (unsigned leg = 0; leg < set_.legs.count(); ++leg) {
+        if (set_.legs[leg].device->is_away()) away |= leg_bit(leg);
+    }
+    if (away == 0) co_return Result<void>{};
+    const unsigned source = set_.legs.source();
+    const auto next = next_source(without(set_.legs.all(), away));
+    const bool moves = (away & leg_bit(source)) != 0;
+    if (moves && !next) {
+        co_return fail(Errc::io, fmt::format("{} is away, and what is out of sync is on no other; it goes on when that leg is back, or with a table without it",
+                                             set_.leg_name(source)));
+    }
+    if (moves) set_.legs.set_source(*next);
+    for_each_leg(away, [&](unsigned leg) {
+        tell(leg, LegError::write, IoStatus::io_error);
+        goes_away(leg);
+    });
+    if (!moves) co_return Result<void>{};
+    auto settling = settle_now();
+    if (const IoStatus status = co_await settling; status != IoStatus::ok) {
+        co_return fail(Errc::io, fmt::format("{} is away, and it cannot be recorded that another counts: {}", set_.leg_name(source), to_string(status)));
+    }
+    co_return Result<void>{};
+}
+
 unsigned Failures::recorded_source(const dirty_log::LegRecord& record) const noexcept {
     std::optional<unsigned> known, good;    // legs that the record is about, and those that had not failed
     for (unsigned leg = 0; leg < set_.legs.count(); ++leg) {
@@ -245,6 +271,10 @@ unsigned Failures::recorded_source(const dirty_log::LegRecord& record) const noe
     const unsigned leg = good ? *good : *known;
     set_.events.raise(EventKind::target, fmt::format("the leg with the newest data is not in the table; {} counts now", set_.leg_name(leg)));
     return leg;
+}
+
+void Failures::start() noexcept {
+    for_each_leg(set_.legs.away(), [&](unsigned leg) { plan_return(leg); });
 }
 
 void Failures::stop() noexcept {

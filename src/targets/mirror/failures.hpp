@@ -57,7 +57,11 @@ class Failures final {
     // --- life ---------------------------------------------------------------------------------------------------
     // The log was read: takes the source from its record; legs that were away are tried again.
     void resumed() noexcept;
-    void stop() noexcept;    // timers
+    // Then: legs that are away from the start miss what is written. Refused if the source is one of them and regions are out of
+    // sync, which nobody else has.
+    Job<Result<void>> start_without_those_away();
+    void start() noexcept;    // timers of legs that are away
+    void stop() noexcept;
     // Nothing is under way any more: the source stays what it is until the log is resumed.
     void close() noexcept { closing_ = true; }
     // All regions are in sync, for the first time since some were not.

@@ -64,12 +64,24 @@ Job<Result<void>> Mirror::preresume() {
     }
     set_.map.log_resumed();
     failures_.resumed();
+    const bool was_in_use = succession_.in_use();
     succession_.resumed();
+    auto starting = failures_.start_without_those_away();
+    if (auto started = co_await starting; !started) {
+        failures_.close();
+        auto ending = set_.log->presuspend();
+        co_await ending;
+        auto ended = set_.log->postsuspend();
+        static_cast<void>(co_await ended);
+        if (!was_in_use) succession_.not_resumed();
+        co_return fail(started);
+    }
     co_return Result<void>{};
 }
 
 void Mirror::resume() noexcept {
     set_.stopping = false;
+    failures_.start();
     if (!read_only_) resync_.start();
 }
 

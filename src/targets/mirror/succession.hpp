@@ -43,6 +43,7 @@ class Succession {
     // Before and after the log is resumed.
     Result<void> before_resume();
     void resumed();
+    void not_resumed() noexcept { in_use_ = false; }    // something else kept it from that
     bool in_use() const noexcept { return in_use_; }
     const Set& set() const noexcept { return set_; }
 
