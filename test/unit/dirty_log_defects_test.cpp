@@ -1,4 +1,8 @@
 // The defects of Linux's mirror logs that ours must not have, by their numbers in docs/targets/mirror.md.
+#include <array>
+#include <bit>
+
+#include "base/crc32c.hpp"
 #include "test/unit/dirty_log_fixture.hpp"
 
 namespace udm::dirty_log::test {
@@ -170,6 +174,35 @@ TEST_F(LogDefects, M22_AGoodFlushAfterABadOneWritesWhatTheBadOneDidNot) {
     EXPECT_FALSE(log->mark({1}));
 }
 
+TEST_F(LogDefects, M23_EveryByteOfALogHasOnePlaceOnAllMachines) {
+    disk(64);
+    begin(200, "nosync");
+    for (const std::uint64_t r : {0, 9, 63, 64, 130}) make_dirty(r);
+    constexpr std::array<std::uint8_t, 16> kHeader{0x72, 0x52, 0x69, 0x4d, 2, 0, 0, 0, 200, 0, 0, 0, 0, 0, 0, 0};
+    constexpr std::array<std::uint8_t, 32> kBits{0xfe, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+                                                 0xfb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0,    0,    0,    0,    0,    0,    0};
+    EXPECT_EQ(std::memcmp(bytes(0, 16).data(), kHeader.data(), kHeader.size()), 0);
+    EXPECT_EQ(std::memcmp(bytes(kBitmapOffset, 32).data(), kBits.data(), kBits.size()), 0);
+    ASSERT_TRUE(crash_and_start(200));
+    EXPECT_EQ(log->sync_count().v, 195U);
+    EXPECT_FALSE(in_sync(0) || in_sync(9) || in_sync(63) || in_sync(64) || in_sync(130));
+}
+
+TEST_F(LogDefects, M23_ALogOfAMachineOfTheOtherByteOrderIsNotTakenForOne) {
+    disk(64);
+    constexpr std::array<std::uint8_t, 16> kBigEndian{0x4d, 0x69, 0x52, 0x72, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 100};
+    put(0, kBigEndian.data(), kBigEndian.size());
+    const std::vector<std::uint8_t> bits(16, 0xff);
+    put(kBitmapOffset, bits.data(), bits.size());
+    const auto before = bytes(0, 8192);
+    auto found = start(100);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->kind, Found::Kind::distrusted);
+    EXPECT_EQ(log->sync_count().v, 0U);
+    stop();
+    EXPECT_EQ(bytes(0, 8192), before);
+}
+
 TEST_F(LogDefects, M24_ADeviceThatIsTooSmallIsRefused) {
     disk(4);
     EXPECT_EQ(error_of(100'000 * 8, "disk", {"log", "8"}), "log device log too small: need 13824 bytes");
@@ -268,6 +301,32 @@ TEST_F(LogDefects, M36_TheSyncCountCountsARegionOnce) {
         EXPECT_EQ(log->sync_count().v, 0U);
         stop();
         opener.remove("log");
+    }
+}
+
+TEST_F(LogDefects, M37_ARegionSizeThatIsNoneIsNotBelievedWherever) {
+    const std::string text = "Error creating mirror dirty log: ";
+    for (const char* word : {"0", "1", "3", "12"}) {
+        EXPECT_EQ(error_of(1024, "core", {word}), text + "region size " + word + " is not a power of two of at least 2 sectors");
+    }
+    EXPECT_EQ(error_of(1024, "core", {"2048"}), text + "region size 2048 is above the mirror's 1024 sectors");
+    EXPECT_EQ(error_of(1024, "userspace", {"uuid", "8"}), text + "log type 'userspace' is not known; known are core and disk");
+    // Nor what a log says of itself: what is no size is as if it said none, as Linux's logs do.
+    disk(64);
+    begin(100, "nosync");
+    for (const std::uint32_t size : {0U, 3U, 12U, 0xffffffffU, 1U, 0x80000000U}) {
+        DiskNote note;
+        std::memcpy(&note, bytes(kNoteOffset, sizeof note).data(), sizeof note);
+        note.region_size = size;
+        put(kNoteOffset, &note, sizeof note);
+        note.checksum = crc32c_bytes(bytes(0, kNoteOffset + offsetof(DiskNote, checksum)).data(), kNoteOffset + offsetof(DiskNote, checksum));
+        put(kNoteOffset, &note, sizeof note);
+        auto found = crash_and_start(100);
+        ASSERT_TRUE(found);
+        const bool is_one = std::has_single_bit(size);
+        EXPECT_EQ(found->why, is_one ? "log device log: it is of regions of " + std::to_string(size) + " sectors, these have 8: all is copied anew" : "");
+        EXPECT_EQ(log->sync_count().v, is_one ? 0U : 100U);
+        sync_all();
     }
 }
 

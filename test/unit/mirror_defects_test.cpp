@@ -2,7 +2,7 @@
 #include "test/unit/mirror_fixture.hpp"
 
 #include "services/dirty_log/dirty_log.hpp"
-#include "targets/mirror/regions.hpp"
+#include "targets/mirror/sync_map.hpp"
 
 namespace udm::test {
 namespace {
@@ -190,6 +190,42 @@ TEST_F(MirrorDefects, M13_ReadsDuringAResyncSucceed) {
     EXPECT_TRUE(comes_in_sync(m));
 }
 
+TEST_F(MirrorDefects, M14_ReadsNeedNoLogWhateverItAnswers) {
+    disks();
+    Device& m = make(params("disk 2 log 1024", 2, "2 handle_errors keep_log"));
+    tell(m, {"resync_pause"});
+    w.reactor.run_for(kSecond);
+    log().add_fault(broken());
+    for (std::uint64_t at = 0; at < kSectors; at += 64) EXPECT_EQ(w.read(m, at, 8), 0x10);    // the regions are out of sync, mostly
+    log().clear_faults();
+    tell(m, {"resync_resume"});
+    ASSERT_TRUE(comes_in_sync(m));
+    log().add_fault(broken());
+    for (std::uint64_t at = 0; at < kSectors; at += 64) EXPECT_EQ(w.read(m, at, 8), 0x10);
+}
+
+// What waits for the log waits without holding up anybody else.
+TEST_F(MirrorDefects, M15_ALogThatTakesItsTimeHoldsUpOnlyWhoNeedsIt) {
+    Device& m = make_in_sync();
+    EXPECT_EQ(w.write(m, 0, 8, 0x20), IoStatus::ok);    // marked from now on
+    log().stall();
+    Memory data{8, 0x21}, more{8, 0x22};
+    auto unmarked = w.submit(m, Op::write, 4096, 8, data.at());
+    auto flush = w.submit(m, Op::flush, 0, 0, nullptr);
+    EXPECT_EQ(w.write(m, 8, 8, 0x23), IoStatus::ok);
+    EXPECT_EQ(w.read(m, 4096, 8), 0x10);
+    EXPECT_EQ(w.read(m, 8192, 8), 0x10);
+    EXPECT_TRUE(w.reactor.run_until([&] { return flush->done(); }, kSecond));
+    auto later = w.submit(m, Op::write, 8192, 8, more.at());    // its mark would go with the next write of the log
+    w.reactor.run_for(kSecond);
+    EXPECT_FALSE(unmarked->done() || later->done());
+    log().release();
+    EXPECT_TRUE(w.reactor.run_until([&] { return unmarked->done() && later->done(); }));
+    EXPECT_EQ(unmarked->status(), IoStatus::ok);
+    EXPECT_EQ(later->status(), IoStatus::ok);
+    EXPECT_TRUE(legs_equal());
+}
+
 TEST_F(MirrorDefects, M16_IsRemovedInTheMiddleOfAResync) {
     disks();
     Device& m = make(params());
@@ -230,6 +266,25 @@ TEST_F(MirrorDefects, M18_ALogThatCannotBeUsedAtResumeIsTold) {
     EXPECT_TRUE(event("mirror log"));
     EXPECT_NE(status(m).find("3 disk log D"), std::string::npos);
     EXPECT_EQ(w.read(m, 0, 8), 0x10);
+}
+
+TEST_F(MirrorDefects, M19_TheLogIsKeptWithALegLostAndOnlyWhatItMissedIsCopied) {
+    const std::string features = "2 handle_errors keep_log";
+    Device& m = make_in_sync(2, features);
+    leg(1).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);
+    EXPECT_EQ(state(m), "15/16 1 AD");
+    EXPECT_EQ(w.write(m, 5 * kRegion, 8, 0x22), IoStatus::ok);    // with one leg: logged as before
+    Memory block{8};
+    log().read_now({{0}, {8}}, block.at());
+    EXPECT_EQ(block.bytes[1024] & 0x21, 0);
+    remove(m);
+    leg(1).clear_faults();
+    leg(1).reset_counters();
+    Device& again = make(params("disk 2 log 1024", 2, features), "again");
+    EXPECT_TRUE(comes_in_sync(again));
+    EXPECT_EQ(leg(1).count(Op::write).sectors, 2 * kRegion);
+    EXPECT_TRUE(legs_equal());
 }
 
 TEST_F(MirrorDefects, M20_BeingInSyncIsToldEachTimeItComes) {
@@ -633,6 +688,22 @@ class DoubtfulLog final : public dirty_log::DirtyLog {
   private:
     std::optional<dirty_log::LegRecord> none_;
 };
+
+TEST(MirrorDefectsOfRegions, M14_WhereTheAnswerIsNotThereYetTheSourceAloneIsRead) {
+    DoubtfulLog log;
+    mirror::RegionTable regions;
+    regions.start(log);
+    mirror::Legs legs{std::vector<mirror::Leg>(3)};
+    legs.set_source(1);
+    mirror::SyncMap map{legs, log, regions};
+    map.start();
+    for (const auto& [answer, having] : {std::pair{dirty_log::Answer::ask, 0b010}, std::pair{dirty_log::Answer::no, 0b010},
+                                         std::pair{dirty_log::Answer::yes, 0b111}}) {
+        log.answer = answer;
+        EXPECT_EQ(map.having({3}), having);
+        EXPECT_EQ(map.in_sync({3}), having == 0b111);
+    }
+}
 
 TEST(MirrorDefectsOfRegions, M41_WhateverIsNoClearYesIsOutOfSync) {
     DoubtfulLog log;
