@@ -34,7 +34,7 @@ struct NoEvents final : DeviceEvents {
     void raise(EventKind, std::string_view) noexcept override {}
 };
 
-[[noreturn]] void end(const std::string& why) {
+[[noreturn]] void give_up(const std::string& why) {
     fmt::print(stderr, "dirty_log_tool: {}\n", why);
     std::exit(1);
 }
@@ -51,7 +51,7 @@ struct Tool {
 
     std::uint64_t number() {
         const auto value = at < steps.size() ? parse_u64(steps[at++]) : std::nullopt;
-        if (!value) end("a number is missing");
+        if (!value) give_up("a number is missing");
         return *value;
     }
     void flush() {
@@ -62,7 +62,7 @@ struct Tool {
         } waiter;
         log->flush(waiter);
         sim.reactor.run_until([&] { return waiter.done; });
-        if (waiter.status != IoStatus::ok) end("cannot flush");
+        if (waiter.status != IoStatus::ok) give_up("cannot flush");
     }
     void say(const Found& found) {
         std::string out, record = "null";
@@ -85,7 +85,7 @@ struct Tool {
         if (verb == "rest") return sim.reactor.run_until_idle(), true;
         if (verb == "no-record") return log->record(std::nullopt), true;
         if (verb == "anew") {
-            if (!sim.reactor.run(log->start_anew())) end("cannot start anew");
+            if (!sim.reactor.run(log->start_anew())) give_up("cannot start anew");
         } else if (verb == "sync") {
             const std::uint64_t first = number(), last = number();
             for (std::uint64_t r = first; r < last; ++r) {
@@ -105,7 +105,7 @@ struct Tool {
             record.failed = static_cast<std::uint16_t>(number());
             log->record(record);
         } else {
-            end("no step " + verb);
+            give_up("no step " + verb);
         }
         return true;
     }
@@ -114,11 +114,11 @@ struct Tool {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 4) end("FILE LENGTH WORDS STEP...");
+    if (argc < 4) give_up("FILE LENGTH WORDS STEP...");
     const std::string path = argv[1];
     std::ifstream in{path, std::ios::binary};
     std::vector<char> bytes{std::istreambuf_iterator<char>{in}, {}};
-    if (bytes.empty() || bytes.size() % kSectorSize != 0) end(path + ": not a file of whole sectors");
+    if (bytes.empty() || bytes.size() % kSectorSize != 0) give_up(path + ": not a file of whole sectors");
     Tool tool;
     const Extent whole{{0}, whole_sectors(bytes.size())};
     tool.disk = std::make_unique<SimDisk>(tool.sim.reactor, whole.length);
@@ -126,23 +126,23 @@ int main(int argc, char** argv) {
     tool.opener.add("log", *tool.disk);
     auto words = split_words(argv[3]);
     const auto length = parse_u64(argv[2]);
-    if (!words || !length) end("LENGTH is a number of sectors");
+    if (!words || !length) give_up("LENGTH is a number of sectors");
     words->insert(words->begin(), "log");
     TargetArgs args{tool.sim.env, {0}, {*length}, TableMode::read_write, *words, tool.opener, tool.events, nullptr, "m"};
     auto made = make(args, "disk", *words);
-    if (!made) end(made.error().message);
+    if (!made) give_up(made.error().message);
     tool.log = std::move(*made);
     SimReactor& reactor = tool.sim.reactor;
-    if (auto loaded = reactor.run(tool.log->load(&tool.legs)); !loaded) end(loaded.error().message);
+    if (auto loaded = reactor.run(tool.log->load(&tool.legs)); !loaded) give_up(loaded.error().message);
     auto found = reactor.run(tool.log->resume());
-    if (!found) end(found.error().message);
+    if (!found) give_up(found.error().message);
     tool.say(*found);
     for (int i = 4; i < argc; ++i) tool.steps.emplace_back(argv[i]);
     bool orderly = true;
     while (orderly && tool.at < tool.steps.size()) orderly = tool.step(*found);
     if (orderly) {
         reactor.run(tool.log->presuspend());
-        if (auto ended = reactor.run(tool.log->postsuspend()); !ended) end(ended.error().message);
+        if (auto ended = reactor.run(tool.log->postsuspend()); !ended) give_up(ended.error().message);
         tool.log.reset();
     } else {
         const Abandoning abandoning;
