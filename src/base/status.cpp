@@ -43,14 +43,14 @@ IoStatus status_from_errno(int error) noexcept {
 const char* to_string(IoStatus status) noexcept {
     switch (status) {
         case IoStatus::ok: return "ok";
-        case IoStatus::io_error: return "io_error";
-        case IoStatus::no_space: return "no_space";
-        case IoStatus::unsupported: return "unsupported";
-        case IoStatus::invalid: return "invalid";
-        case IoStatus::read_only: return "read_only";
-        case IoStatus::timed_out: return "timed_out";
-        case IoStatus::removed: return "removed";
-        case IoStatus::corrupt: return "corrupt";
+        case IoStatus::io_error: return "I/O error";
+        case IoStatus::no_space: return "no space left";
+        case IoStatus::unsupported: return "not supported";
+        case IoStatus::invalid: return "outside of the device, or not aligned";
+        case IoStatus::read_only: return "read-only";
+        case IoStatus::timed_out: return "timed out";
+        case IoStatus::removed: return "the device is gone";
+        case IoStatus::corrupt: return "what was read cannot be right";
         case IoStatus::requeue: return "requeue";
     }
     UNREACHABLE();

@@ -23,6 +23,6 @@ constexpr IoStatus first_error(IoStatus a, IoStatus b) { return a != IoStatus::o
 
 int to_errno(IoStatus status) noexcept;              // positive; 0 for ok
 IoStatus status_from_errno(int error) noexcept;      // of a positive errno
-const char* to_string(IoStatus status) noexcept;     // "io_error"
+const char* to_string(IoStatus status) noexcept;     // for people: "I/O error"
 
 }  // namespace udm

@@ -79,7 +79,7 @@ TEST_F(LogDefects, M18_ErrorsOfResumeAndSuspendAreReported) {
     fail_writes();
     auto found = start(100, "nosync");    // a new log that cannot be written
     ASSERT_FALSE(found);
-    EXPECT_EQ(found.error().message, "log device log: cannot write it: io_error");
+    EXPECT_EQ(found.error().message, "log device log: cannot write it: I/O error");
     EXPECT_EQ(log->health(), Health::failed);
     EXPECT_FALSE(log->mark({1}));
     EXPECT_NE(flush(), IoStatus::ok);
@@ -96,7 +96,7 @@ TEST_F(LogDefects, M18_ErrorsOfResumeAndSuspendAreReported) {
     reactor.run(log->presuspend());
     auto suspended = reactor.run(log->postsuspend());
     ASSERT_FALSE(suspended);
-    EXPECT_EQ(suspended.error().message, "log device log: cannot write it: io_error");
+    EXPECT_EQ(suspended.error().message, "log device log: cannot write it: I/O error");
     device->clear_faults();
     ASSERT_TRUE(reactor.run(log->resume()));
     EXPECT_FALSE(in_sync(2));
@@ -110,7 +110,7 @@ TEST_F(LogDefects, M18_ALogThatCannotBeReadIsReportedAndLeftAlone) {
     auto found = start(100, "nosync");
     ASSERT_TRUE(found);
     EXPECT_EQ(found->kind, Found::Kind::unreadable);
-    EXPECT_EQ(found->why, "log device log: cannot read it: io_error");
+    EXPECT_EQ(found->why, "log device log: cannot read it: I/O error");
     EXPECT_EQ(log->sync_count().v, 0U);
     EXPECT_EQ(owner.events, (std::vector<std::string>{"log device failed"}));
     EXPECT_TRUE(clean_on_disk(0));

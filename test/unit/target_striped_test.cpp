@@ -149,7 +149,7 @@ TEST_F(Striped, MarksADeviceThatFailsAndRaisesEvents) {
     EXPECT_EQ(w.read(device, 0, 20), -2);
     EXPECT_EQ(w.status_text(device), "0 80 striped 2 a b 1 AD\n");
     EXPECT_EQ(device.event_number(), 1u);
-    EXPECT_EQ(w.events[0].what, "stripe 1 (b): io_error");
+    EXPECT_EQ(w.events[0].what, "stripe 1 (b): I/O error");
     for (int i = 0; i < 40; ++i) w.read(device, 10, 1);
     EXPECT_EQ(device.event_number(), 15u);
 }
