@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/parse.hpp"
 #include "targets/snapshot/format.hpp"
@@ -78,7 +79,7 @@ Result<void> Fullness::check(const FullnessSettings& settings) const {
 Result<void> Fullness::set(FullnessSettings settings) {
     CHECK(check(settings));
     settings_ = std::move(settings);
-    cannot_grow_ = false;
+    cannot_grow_ = told_most_ = false;
     settle();
     return {};
 }
@@ -132,10 +133,20 @@ bool Fullness::grow(Sectors total) noexcept {
     const std::uint64_t bytes = settings_.step_in_percent ? to_bytes(total) / 100 * settings_.step : settings_.step;
     const std::uint64_t step = (bytes + chunk.bytes() - 1) / chunk.bytes() * chunk.sectors().v;
     growing_to_ = std::min(most(), Sectors{total.v + std::max<std::uint64_t>(step, chunk.sectors().v)});
-    if (growing_to_ <= total) return false;
+    if (growing_to_ <= total) {
+        tell_most(total);
+        return false;
+    }
     growing_ = true;
     snapshot_.cow().grow(growing_to_, *this);
     return true;
+}
+
+// Once: a bound that somebody forgot is not to be met first when the store is full.
+void Fullness::tell_most(Sectors total) noexcept {
+    if (settings_.most == 0 || to_bytes(total) < settings_.most / snapshot_.chunk().bytes() * snapshot_.chunk().bytes() || std::exchange(told_most_, true)) return;
+    snapshot_.raise(fmt::format("snapshot not extended any more: the COW device has {}, and auto_extend has a MAX of {}; set it to more, or make {} larger",
+                                human(total), human(Sectors{settings_.most / kSectorSize}), snapshot_.cow().words()));
 }
 
 void Fullness::grown(Result<void> result) noexcept {

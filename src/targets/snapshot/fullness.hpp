@@ -50,6 +50,7 @@ class Fullness final : DeviceGrowth {
     bool full_as_of(Snapshot& snapshot) const noexcept;
     void look(bool raises) noexcept;
     bool grow(Sectors total) noexcept;
+    void tell_most(Sectors total) noexcept;
     Sectors most() const noexcept;
     void grown(Result<void> result) noexcept override;
 
@@ -60,6 +61,7 @@ class Fullness final : DeviceGrowth {
     unsigned passed_ = 0;    // the highest threshold that is passed
     bool growing_ = false;
     bool cannot_grow_ = false;    // until the settings are given again
+    bool told_most_ = false;      // that MAX is reached
     Sectors growing_to_{};
     List<Waiter> waiters_;
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace udm::snapshot {
 
@@ -111,6 +112,11 @@ Job<void> Merge::run() {
 
 void Merge::fail(std::string why) noexcept {
     if (failed_) return;
+    if (!std::exchange(looking_, true)) {    // a store that was cut off is the cause of whatever failed
+        snapshot_.look_at_store();
+        looking_ = false;
+        if (failed_) return;
+    }
     failed_ = true;
     observer_.merge_failed(why);
     pump();    // no more pieces; the batch ends with those that are out
@@ -119,6 +125,11 @@ void Merge::fail(std::string why) noexcept {
 void Merge::store_failed(IoStatus status, const char* doing) noexcept {
     snapshot_.store().forgive();    // the next retry tries again
     fail(fmt::format("the COW device cannot {}: {}", doing, to_string(status)));
+}
+
+void Merge::store_cut_off(const std::string& why) noexcept {
+    snapshot_.store().forgive();
+    fail(why + ". What lay behind and was not merged yet is lost; only the file as it was, with its content, lets the merge go on");
 }
 
 // --- a batch --------------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class Merge final : public Store::Failure, Layer {
     void untrack(Write& write) noexcept;
 
     void store_failed(IoStatus status, const char* doing) noexcept override;
+    void store_cut_off(const std::string& why) noexcept override;
 
   private:
     static constexpr std::uint64_t kBatchBytesMin = std::uint64_t{1} << 20;
@@ -157,6 +158,7 @@ class Merge final : public Store::Failure, Layer {
     bool running_ = false;
     bool stopping_ = false;
     bool failed_ = false;
+    bool looking_ = false;    // at the store, since something failed
     bool paused_ = false;
     bool committing_ = false;
     std::uint64_t rate_ = 0;

@@ -434,12 +434,13 @@ bool Snapshot::look_at_store() noexcept {
         return false;
     }
     if (!valid_) return true;
-    if (merge_) {
-        if (store_->listed() != 0) merge_->store_failed(IoStatus::io_error, "keep what it has: it was cut off from outside");
-        return true;
-    }
-    invalidate(fmt::format("{} was cut off from outside: it has {} bytes, and had {}", config_.cow->words(), to_bytes(now), to_bytes(store_size_)));
+    store_cut_off(fmt::format("{} was cut off from outside: it has {} bytes, and had {}", config_.cow->words(), to_bytes(now), to_bytes(store_size_)));
     return true;
+}
+
+void Snapshot::store_cut_off(const std::string& why) noexcept {
+    if (!merge_) return invalidate(why);
+    if (store_->listed() != 0) merge_->store_cut_off(why);
 }
 
 // --- the end of a snapshot ------------------------------------------------------------------------------------------

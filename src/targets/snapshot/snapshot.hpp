@@ -164,6 +164,7 @@ class Snapshot final : Store::Failure, LostStores::Recorded {
     void fail_later(Io& io, IoStatus status) noexcept { env_.reactor.complete_later(io, status); }
     QueuedIo& queue(Io& io, bool route_again) noexcept;
     void store_failed(IoStatus status, const char* doing) noexcept override;
+    void store_cut_off(const std::string& why) noexcept override;
     bool store_full() noexcept override { return !merge_ && overflows_below(IoStatus::no_space); }
     void overflow(const char* why, Nanoseconds try_again) noexcept;
     void end_overflow() noexcept;

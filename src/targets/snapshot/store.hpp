@@ -37,6 +37,8 @@ class Store {
     class Failure {
       public:
         virtual void store_failed(IoStatus status, const char* doing) noexcept = 0;
+        // Its device was made shorter from outside, where something is kept; `why` says so.
+        virtual void store_cut_off(const std::string& why) noexcept = 0;
         // What is below the COW device has no room for the list, and nothing depends on it but requests to the snapshot. True:
         // they are told, and the next commit tries again; false: it is a failure like any other.
         virtual bool store_full() noexcept { return false; }
