@@ -29,13 +29,15 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
             if (method == "snapshot.diff" && says("is invalid")) return "it is lost for good: `udm snapshot drop` it, and take another";
             return "";
         case ENXIO:
-            if (method == "snapshot.merge" || method == "snapshot.drop" || method == "snapshot.diff") return "`udm snapshot list` lists the snapshots there are";
+            if (method.starts_with("snapshot.") && method != "snapshot.take") return "`udm snapshot list` lists the snapshots there are";
             return "`udm ls` lists the devices there are";
         case EEXIST:
         case EBUSY:
+            if (says("in use by another process")) return "";    // it has said what to do
             if (method == "device.create" && says("stand")) return "`udm export` serves a volume that is there; --read-only only looks; --force writes past it all the same";
             if (method == "device.create" && says("store")) return "`udm cow` looks into stores; --read-only, too";
-            if (method == "device.create") return "choose another name; `udm ls` lists those in use";
+            if (method == "device.create" && says("exists")) return "choose another name; `udm ls` lists those in use";
+            if (method == "device.create") return "";
             if (method == "snapshot.take" && says("exists")) return "give it another name: ORIGIN=NAME";
             if (says("export")) return "`udm unexport NAME` ends its exports";
             return method.starts_with("device.") || method.starts_with("snapshot.")
@@ -87,6 +89,16 @@ void Context::end_exports(const std::string& device) {
     } catch (const Refusal& refusal) {
         if (refusal.details.value("errno", 0) != ENOENT) throw;    // it has none
     }
+}
+
+bool Context::has(const std::string& device) {
+    try {
+        call("device.info", {{"device", device}});
+    } catch (const Refusal& refusal) {
+        if (refusal.details.value("errno", 0) != ENXIO) throw;
+        return false;
+    }
+    return true;
 }
 
 Json Context::list(const char* method, const char* key, Json params) {

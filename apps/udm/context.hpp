@@ -51,6 +51,8 @@ class Context {
     Json call(const char* method, Json params = Json::object(), const std::string& doing = {});
     // Ends the exports of a device, if it has any (--unexport).
     void end_exports(const std::string& device);
+    // Whether the daemon has a device of this name.
+    bool has(const std::string& device);
     // The whole of a list (ctl::call_for_all).
     Json list(const char* method, const char* key, Json params = Json::object());
     // Works against another daemon from here on (udm serve).

@@ -4,6 +4,7 @@
 #include "apps/udm/commands.hpp"
 #include "apps/udm/cow_file.hpp"
 #include "apps/udm/cow_text.hpp"
+#include "apps/udm/stores.hpp"
 #include "apps/udm/text.hpp"
 
 namespace udm::app {
@@ -23,8 +24,6 @@ struct Cow {
     void check(Context& context) const;
     void dump(Context& context) const;
 };
-
-double percent(std::uint64_t part, std::uint64_t of) { return of == 0 ? 0 : 100 * static_cast<double>(part) / static_cast<double>(of); }
 
 std::string chunks(std::uint64_t count, const Report& report) {
     return fmt::format("{} ({})", count, human_sectors(count * report.chunk_sectors));
@@ -55,7 +54,7 @@ void Cow::info(Context& context) const {
                                                                 report.runs, report.runs == 1 ? "" : "s", report.largest_run));
         line("areas", fmt::format("{} of {}, of {} exceptions each", report.areas, report.areas_max,
                                   to_bytes(Sectors{report.chunk_sectors}) / sizeof(snapshot::DiskException)));
-        line("used", fmt::format("{:.0f}%: {} of {}, {} of it for the list", percent(report.allocated_sectors(), total),
+        line("used", fmt::format("{}%: {} of {}, {} of it for the list", percent_full(report.allocated_sectors(), total),
                                  human_sectors(report.allocated_sectors()), human_sectors(total), human_sectors(report.metadata_sectors())));
         line("status", fmt::format("{}/{} {}", report.allocated_sectors(), total, report.metadata_sectors()));
         line("holes", report.holes == 0 ? "none"

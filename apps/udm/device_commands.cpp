@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <set>
 
 #include "apps/udm/commands.hpp"
+#include "apps/udm/stores.hpp"
 #include "apps/udm/text.hpp"
 
 namespace udm::app {
@@ -36,23 +38,6 @@ std::string target_types(const Json& info) {
     return fmt::format("{}", fmt::join(types, ","));
 }
 
-// Volumes and snapshots whose store is full or lost: name to state, and a line about each.
-std::map<std::string, std::string> troubled_stores(Context& context, Json params, std::string& text) {
-    std::map<std::string, std::string> found;
-    for (const Json& one : context.list("snapshot.list", "snapshot", std::move(params))) {
-        const std::string state = one.value("state", "");
-        if (state != "overflow" && state != "invalid") continue;
-        const Json who = one.value(one.value("redirect", false) ? "origin" : "snapshot", Json{}), cow = one.value("cow", Json{});
-        if (!who.is_string() || !found.emplace(who.get<std::string>(), state).second) continue;
-        const std::string name = who.get<std::string>(), store = cow.is_string() ? cow.get<std::string>() : "on the COW device";
-        text += state == "invalid"
-                    ? fmt::format("{} is invalid: what its store {} has cannot be relied on, and it answers with errors\n", name, store)
-                    : fmt::format("{} overflows: there is no room in its store {} or below it, and writes that need more fail; nothing else is lost. "
-                                  "Free space, make the store larger, or `udm set {} auto_extend=1G`\n", name, store, name);
-    }
-    return found;
-}
-
 void list(Context& context, bool names_only) {
     const Json devices = context.list("device.list", "name");
     if (names_only) {
@@ -73,17 +58,15 @@ void list(Context& context, bool names_only) {
     }
     Columns columns{{"NAME", "SIZE>", "STATE", "ACCESS", "TARGETS", "USED BY"}};
     std::string held;
-    const auto troubled = troubled_stores(context, Json::object(), held);
+    const auto troubled = troubled_stores(context);
+    for (const auto& [name, store] : troubled) held += store.words + "\n";
     for (const Json& info : devices) {
         const auto trouble = troubled.find(info.value("name", ""));
         const bool active = trouble != troubled.end() && state_word(info) == "active";
-        columns.add({info.value("name", ""), human_sectors(number(info, "size")), active ? trouble->second : state_word(info),
+        columns.add({info.value("name", ""), human_sectors(number(info, "size")), active ? trouble->second.state : state_word(info),
                      info.value("read_only", false) ? "ro" : "rw", target_types(info),
                      uses_word(info)});
-        if (state_word(info) == "held") {
-            held += fmt::format("{} is held: {}\n", info.value("name", ""),
-                                info["held_because"].get<std::string>());
-        }
+        if (const std::string why = held_words(info); !why.empty()) held += fmt::format("{} is held: {}\n", info.value("name", ""), why);
         if (const std::string trouble = info.value("trouble", ""); !trouble.empty()) held += fmt::format("{}: {}\n", info.value("name", ""), trouble);
     }
     context.print(devices, columns.text() + held);
@@ -141,7 +124,7 @@ std::string detail_lines(const Json& details) {
 std::string fullness(const std::string& type, const std::string& status) {
     unsigned long long used = 0, total = 0;
     if (!type.starts_with("snapshot") || std::sscanf(status.c_str(), "%llu/%llu", &used, &total) != 2 || total == 0) return {};
-    return fmt::format(" ({} of {}: {}% full)", human_sectors(used), human_sectors(total), used * 100 / total);
+    return fmt::format(" ({} of {}: {}% full)", human_sectors(used), human_sectors(total), percent_full(used, total));
 }
 
 void show(Context& context, const std::string& name) {
@@ -158,11 +141,12 @@ void show(Context& context, const std::string& name) {
         fmt::format("{}: {}, {}{}{}\n", name, human_sectors(number(info, "size")), state_word(info),
                     info.value("read_only", false) ? ", read-only" : "",
                     info.value("deferred_remove", false) ? ", goes when nobody uses it any more" : "");
-    if (state_word(info) == "held")
-        text += fmt::format("  held because {}\n", info["held_because"].get<std::string>());
+    if (const std::string why = held_words(info); !why.empty()) text += fmt::format("  held because {}\n", why);
     if (const std::string trouble = info.value("trouble", ""); !trouble.empty()) text += fmt::format("  trouble  {}\n", trouble);
-    std::string trouble;
-    if (troubled_stores(context, {{"origin", name}}, trouble).contains(name)) text += "  " + trouble;
+    for (const char* const of : {"origin", "snapshot"}) {
+        const auto troubled = troubled_stores(context, {{of, name}});
+        if (const auto found = troubled.find(name); found != troubled.end()) text += "  " + found->second.words + "\n";
+    }
     text += fmt::format("  number   {}:{}, event {}\n", number(info, "major"), number(info, "minor"),
                         number(info, "event_number"));
     if (const std::string uuid = info.value("uuid", ""); !uuid.empty())
@@ -226,12 +210,11 @@ struct Remove {
         for (const std::string& name : names) {
             if (!force) refuse_with_snapshots(context, name);
             if (unexport) context.end_exports(name);
-            Json params{{"device", name}};
-            if (force) params["force"] = true;
-            if (deferred) params["deferred"] = true;
-            Json answer = context.call("device.remove", std::move(params), "removing " + name);
+            Json answer = remove(context, name);
             const bool later = answer.value("deferred", false);
             answer["device"] = name;
+            if (const std::string kept = answer.value("kept", ""); !kept.empty())
+                context.note(fmt::format("what was written to {} since its last still image is in {}, which stays there", name, kept));
             removed.push_back(std::move(answer));
             if (!context.json) {
                 context.print({}, name + (later ? " goes when nobody uses it any more" : " removed"));
@@ -241,6 +224,30 @@ struct Remove {
     }
 
   private:
+    Json remove(Context& context, const std::string& name) const {
+        Json params{{"device", name}};
+        if (force) params["force"] = params["careful"] = true;
+        if (deferred) params["deferred"] = true;
+        try {
+            return context.call("device.remove", std::move(params), "removing " + name);
+        } catch (const Refusal& refusal) {
+            if (refusal.details.value("errno", 0) != EBUSY) throw;
+            Refusal with_advice{refusal.what(), what_is_in_the_way(context, name)};
+            with_advice.details = refusal.details;
+            throw with_advice;
+        }
+    }
+
+    static std::string what_is_in_the_way(Context& context, const std::string& name) {
+        const Json info = context.call("device.info", {{"device", name}, {"users", true}});
+        std::string advice;
+        if (const auto users = info.value("users", std::vector<std::string>{}); !users.empty())
+            advice = fmt::format("remove {} first", fmt::join(users, ", "));
+        if (const auto uris = info.value("exports", std::vector<std::string>{}); !uris.empty())
+            advice += fmt::format("{}`udm unexport {}` or --unexport ends {}", advice.empty() ? "" : "; ", name, fmt::join(uris, ", "));
+        return advice;
+    }
+
     // Without its origin a snapshot misses what is written to the file from then on.
     static void refuse_with_snapshots(Context& context, const std::string& name) {
         std::vector<std::string> snapshots;
@@ -300,7 +307,7 @@ void add_device_commands(CLI::App& app, Context& context) {
     gone->add_flag("--unexport", remove->unexport, "End its exports first");
     gone->add_flag("--deferred", remove->deferred, "If it is in use, when nobody uses it any more");
     gone->add_flag("--force", remove->force,
-                   "Whatever uses it gets errors, and its snapshots miss what comes");
+                   "Although it has snapshots, which miss what comes; requests that wait get errors");
     gone->callback([remove, &context] { remove->run(context); });
 
     auto* settings = app.add_subcommand("set", "Change settings of a device or of the daemon, or show them");

@@ -5,6 +5,20 @@
 
 namespace udm::app {
 
+namespace {
+
+// Clients of a snapshot whose store is lost would get errors and nothing else.
+void refuse_lost(Context& context, const std::string& name) {
+    for (const Json& line : context.call("table.status", {{"device", name}})) {
+        if (line.value("text", "") != "Invalid") continue;
+        const std::string why = line.value("trouble", "");
+        throw Refusal{fmt::format("{} is invalid{}{}: its clients would get errors only", name, why.empty() ? "" : ", ", why),
+                      fmt::format("it is lost for good: `udm snapshot drop {}`, and take another", name)};
+    }
+}
+
+}  // namespace
+
 void add_export_commands(CLI::App& app, Context& context) {
     struct Options {
         std::string name, uri, mode, group;
@@ -20,6 +34,7 @@ void add_export_commands(CLI::App& app, Context& context) {
     give->add_option("--mode", options->mode, "Permissions of the socket, octal; 0600 if not said");
     give->add_option("--group", options->group, "Group of the socket");
     give->callback([options, &context] {
+        refuse_lost(context, options->name);
         Json params{{"device", options->name}, {"uri", with_absolute_socket(options->uri)}};
         if (options->read_only) params["read_only"] = true;
         if (!options->mode.empty()) params["mode"] = options->mode;

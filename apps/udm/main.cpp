@@ -5,6 +5,8 @@
 #include <clocale>
 #include <cstdio>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "apps/udm/commands.hpp"
@@ -30,17 +32,33 @@ std::string path_of(const CLI::App& app) {
     return path;
 }
 
+// What other programs call it.
+constexpr std::pair<std::string_view, const char*> kMeant[] = {
+    {"list", "ls"},          {"rm", "remove"},   {"delete", "remove"},          {"info", "show"},
+    {"revert", "snapshot merge"}, {"rollback", "snapshot merge"}, {"restore", "snapshot merge"}, {"commit", "snapshot merge"},
+    {"extend", "resize"},    {"grow", "resize"}, {"start", "serve"},            {"log", "events"},
+};
+
 // `udm take` is meant to be `udm snapshot take`.
 WrongWords no_command(const CLI::App& app, const std::string& word, const std::string& path) {
+    const auto* meant = std::find_if(std::begin(kMeant), std::end(kMeant), [&](const auto& one) { return one.first == word; });
+    if (meant != std::end(kMeant) && path == "udm") return WrongWords{fmt::format("there is no command '{}'", word), fmt::format("`udm {}`?", meant->second)};
     for (const CLI::App* group : app.get_subcommands([](const CLI::App*) { return true; })) {
         if (!group->get_subcommands([&](const CLI::App* sub) { return sub->get_name() == word; }).empty())
-            return WrongWords{fmt::format("there is no command '{}'", word), fmt::format("`udm {} {}`?", group->get_name(), word)};
+            return WrongWords{fmt::format("there is no command '{}'", word),
+                              fmt::format("`udm {} {}`? ({})", group->get_name(), word, group->get_subcommand(word)->get_description())};
     }
     return WrongWords{fmt::format("there is no command '{}'", word), fmt::format("`{} --help` lists them", path)};
 }
 
 // What the parser found wrong, and where its help is.
 WrongWords wrong_words(const CLI::App& app, const CLI::ParseError& error) {
+    const CLI::App* at = &app;
+    while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+    std::string commands;    // of a group that was given alone
+    for (const CLI::App* sub : at->get_subcommands([](const CLI::App*) { return true; })) commands += (commands.empty() ? "" : ", ") + sub->get_name();
+    if (!commands.empty() && error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError))
+        return WrongWords{fmt::format("{}what? There are {}", at == &app ? "" : at->get_name() + " ", commands), fmt::format("`{} --help` says what they do", path_of(app))};
     return WrongWords{error.what(), fmt::format("`{} --help` says what it takes", path_of(app))};
 }
 

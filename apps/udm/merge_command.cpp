@@ -7,22 +7,12 @@
 #include "apps/udm/merge_command.hpp"
 #include "apps/udm/progress.hpp"
 #include "apps/udm/signals.hpp"
-#include "base/parse.hpp"
+#include "apps/udm/text.hpp"
 
 namespace udm::app {
 namespace {
 
 constexpr std::chrono::milliseconds kBetweenLooks{100};
-
-bool is_there(Context& context, const std::string& device) {
-    try {
-        context.call("device.info", {{"device", device}});
-    } catch (const Refusal& refusal) {
-        if (refusal.details.value("errno", 0) != ENXIO) throw;
-        return false;
-    }
-    return true;
-}
 
 // What is left to merge, in sectors; nothing when the device merges no more. A layer may go with its last still image.
 std::optional<std::uint64_t> left_to_merge(Context& context, const std::string& name, const std::string& device, bool of_layer) {
@@ -30,19 +20,53 @@ std::optional<std::uint64_t> left_to_merge(Context& context, const std::string& 
     try {
         lines = context.call("table.status", {{"device", device}});
     } catch (const Refusal& refusal) {
-        if (!of_layer || refusal.details.value("errno", 0) != ENXIO || is_there(context, name)) throw;
+        if (!of_layer || refusal.details.value("errno", 0) != ENXIO || context.has(name)) throw;
         return std::nullopt;
     }
     if (lines.size() != 1 || lines[0].value("type", "") != "snapshot-merge") return std::nullopt;
-    const std::string text = lines[0].value("text", "");
-    const std::size_t slash = text.find('/'), space = text.find(' ');
-    if (slash == std::string::npos || space == std::string::npos) {
-        throw Refusal{fmt::format("{}: {}; what it has is safe, and it reads as it should", device, text),
-                      fmt::format("mend the cause (the daemon's log has it), then `udmsetup message {} 0 merge_retry`", device)};
+    const std::string text = lines[0].value("text", ""), why = lines[0].value("trouble", "");
+    if (text == "Merge failed" || text == "Invalid") {
+        throw Refusal{fmt::format("{}: {}{}", device, text, why.empty() ? "" : ": " + why),
+                      fmt::format("`udm show {0}` says how far it is; mend the cause, then `udmsetup message {0} 0 merge_retry` goes on", device)};
     }
-    const auto allocated = parse_u64(std::string_view{text}.substr(0, slash)).value_or(0);
-    const auto metadata = parse_u64(std::string_view{text}.substr(space + 1)).value_or(0);
-    return allocated > metadata ? allocated - metadata : 0;
+    return lines[0].value("details", Json::object()).value("merge_left_bytes", std::uint64_t{0});
+}
+
+// Two writers with two opinions: what clients keep in memory is of the volume as it was.
+void refuse_under_clients(Context& context, const std::string& volume) {
+    std::uint64_t clients = 0;
+    std::string uris;
+    for (const Json& one : context.call("export.list", {{"device", volume}})) {
+        if (one.value("connections", std::uint64_t{0}) == 0) continue;
+        clients += one.value("connections", std::uint64_t{0});
+        uris += (uris.empty() ? "" : ", ") + one.value("uri", "");
+    }
+    if (clients == 0) return;
+    throw Refusal{fmt::format("{} has {} client{} at {}: the content would change under {}, and a mounted file system would break", volume, clients,
+                              clients == 1 ? "" : "s", uris, clients == 1 ? "it" : "them"),
+                  "unmount or stop what uses it first; --force merges all the same"};
+}
+
+// What `name` goes back to, and what that costs, before anything is done. Nothing: it is no snapshot that could be merged.
+Json look_first(Context& context, const std::string& name, bool force) {
+    const Json listed = context.call("snapshot.list", {{"snapshot", name}});
+    if (listed.empty()) return {};
+    const Json& one = listed[0];
+    const Json origin = one.value("origin", Json{}), taken = one.value("taken", Json{});
+    if (!origin.is_string() || one.value("redirect", false) || one.value("state", "") == "invalid" || !context.has(origin)) return one;
+    if (!force) refuse_under_clients(context, origin);
+    const bool counted = one["allocated"].is_number();
+    const std::uint64_t used = counted ? one["allocated"].get<std::uint64_t>() - one["metadata"].get<std::uint64_t>() : 0;
+    if (counted && used == 0) return one;    // they are equal
+    context.note(fmt::format("{0} goes back to {1}: what was written to {0} since{2}{3} is lost", origin.get<std::string>(), name,
+                             taken.is_string() ? " " + taken.get<std::string>() : "", used == 0 ? "" : fmt::format(" ({} at most)", human_sectors(used))));
+    return one;
+}
+
+std::string snapshots_of(Context& context, const std::string& volume) {
+    std::string names;
+    for (const Json& one : context.call("snapshot.list", {{"origin", volume}, {"limit", 8}})) names += (names.empty() ? "" : ", ") + one.value("snapshot", "");
+    return names;
 }
 
 }  // namespace
@@ -60,11 +84,19 @@ bool wait_for_merge(Context& context, const std::string& name, const std::string
     }
 }
 
-void merge_snapshot(Context& context, const std::string& name, bool unexport, bool background) {
-    if (unexport) context.end_exports(name);
-    Json begun = context.call("snapshot.merge", {{"snapshot", name}});
+void merge_snapshot(Context& context, const std::string& name, const MergeOptions& options) {
+    const bool known = look_first(context, name, options.force).is_object();
+    if (options.unexport) context.end_exports(name);
+    Json begun;
+    try {
+        begun = context.call("snapshot.merge", {{"snapshot", name}});
+    } catch (const Refusal& refusal) {
+        const std::string others = known ? "" : snapshots_of(context, name);
+        if (others.empty()) throw;
+        throw Refusal{refusal.what(), fmt::format("`udm snapshot merge SNAPSHOT` takes what {} is to go back to: {}", name, others)};
+    }
     const std::string into = begun.value("into", "");
-    begun["merged"] = !background && wait_for_merge(context, name, begun.value("device", into), false);
+    begun["merged"] = !options.background && wait_for_merge(context, name, begun.value("device", into), false);
     context.print(begun, begun["merged"].get<bool>()
                              ? fmt::format("{} is what {} was; the snapshot is gone", into, name)
                              : fmt::format("{} reads as {} already, and is merged behind the scenes; `udm show {}` says how far it is", into,

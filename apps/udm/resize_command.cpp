@@ -29,6 +29,7 @@ struct Resize {
                     name),
                 fmt::format("udmsetup load {0} ...; udmsetup resume {0}", name)};
         }
+        refuse_redirected(context);
         const std::string& below = (*words)[0];
         const std::uint64_t offset =
             type == "linear" && words->size() > 1 ? parse_u64((*words)[1]).value_or(0) * 512 : 0;
@@ -56,8 +57,19 @@ struct Resize {
     }
 
   private:
+    // What it stands on are still images of another size.
+    void refuse_redirected(Context& context) const {
+        std::string stills;
+        for (const Json& one : context.call("snapshot.list", {{"origin", name}})) {
+            if (one.value("redirect", false)) stills += " " + one.value("snapshot", "");
+        }
+        if (stills.empty()) return;
+        throw Refusal{fmt::format("{} is redirected, and keeps its size while it stands on still images", name),
+                      fmt::format("`udm snapshot drop{}`, which keeps what {} has, then resize it", stills, name)};
+    }
+
     [[noreturn]] void refuse_snapshot(const std::string& store) const {
-        throw Refusal{fmt::format("{} is a snapshot, and has the size of its volume when it was taken", name),
+        throw Refusal{fmt::format("{} is a snapshot, and stays as large as its volume was when it was taken", name),
                       store.starts_with('/') ? fmt::format("more room for its store: `truncate -s SIZE {}` now, or `udm set {} auto_extend=1G` when it fills up", store, name)
                                              : "more room for its store: make that device larger; it is used at once"};
     }

@@ -6,6 +6,7 @@
 #include "apps/udm/commands.hpp"
 #include "apps/udm/merge_command.hpp"
 #include "apps/udm/signals.hpp"
+#include "apps/udm/stores.hpp"
 #include "apps/udm/text.hpp"
 #include "base/parse.hpp"
 #include "ctl/client_table.hpp"
@@ -32,7 +33,7 @@ struct Take {
     void run(Context& context) const {
         Json params{{"origins", Json::array()}};
         for (const std::string& word : origins) {
-            const auto equals = word.find('=');
+            const auto equals = end_of_origin(context, word);
             Json origin{{"origin", word.substr(0, equals)}};
             if (equals != std::string::npos) origin["snapshot"] = word.substr(equals + 1);
             params["origins"].push_back(std::move(origin));
@@ -56,10 +57,25 @@ struct Take {
             text += fmt::format("; the volume paused for {:.1f} ms\n", one.value("pause_us", 0.0) / 1000);
             if (!size.empty()) text += bound_of(one);
         }
+        for (const Json& one : taken) {
+            const auto beside = one.value("beside", std::vector<std::string>{});
+            if (beside.empty()) continue;
+            context.note(fmt::format("udm: {0} can write what {1} stands on, too, past {1}: what is written there is not kept for {2}, and shows in it. "
+                                     "Use {1} alone while it has snapshots", fmt::join(beside, ", "), one.value("origin", ""), one.value("snapshot", "")));
+        }
         context.print(taken, text + kConsistency + (redirect ? kRedirected : ""));
     }
 
   private:
+    // Names may have '=' in them: the first one behind the name of a device there is.
+    static std::size_t end_of_origin(Context& context, const std::string& word) {
+        const auto first = word.find('=');
+        for (auto at = first; at != std::string::npos; at = word.find('=', at + 1)) {
+            if (context.has(word.substr(0, at))) return at;
+        }
+        return first != std::string::npos && context.has(word) ? std::string::npos : first;
+    }
+
     // What a bound means, while there is time.
     std::string bound_of(const Json& one) const {
         const std::string name = redirect ? one.value("origin", "") + "-live" : one.value("snapshot", "");
@@ -88,15 +104,15 @@ std::string size_or_dash(const Json& snapshot, const char* key, std::uint64_t un
 std::string fullness(const Json& snapshot) {
     const Json allocated = snapshot.value("allocated", Json{}), total = snapshot.value("total", Json{});
     if (!allocated.is_number() || !total.is_number() || total == 0) return "-";
-    return fmt::format("{:.0f}%", 100 * allocated.get<double>() / total.get<double>());
+    return fmt::format("{}%", percent_full(allocated, total));
 }
 
 // "active", "merging 42%", "active, redirected"
 std::string state_word(const Json& snapshot) {
     std::string word = word_or_dash(snapshot, "state");
     if (snapshot.contains("merge_left_bytes")) {
-        const double done = snapshot.value("merged_bytes", 0.0), left = snapshot.value("merge_left_bytes", 0.0);
-        word += fmt::format(" {:.0f}%", done + left == 0 ? 100 : 100 * done / (done + left));
+        const std::uint64_t done = snapshot.value("merged_bytes", std::uint64_t{0}), left = snapshot.value("merge_left_bytes", std::uint64_t{0});
+        word += fmt::format(" {}%", done + left == 0 ? 100 : percent_full(done, done + left));
     }
     return word + (snapshot.value("redirect", false) ? ", redirected" : "");
 }
@@ -104,7 +120,8 @@ std::string state_word(const Json& snapshot) {
 void list(Context& context, const std::string& origin, bool names_only) {
     Json params = Json::object();
     if (!origin.empty()) params["origin"] = origin;
-    const Json snapshots = context.list("snapshot.list", "snapshot", std::move(params));
+    Json snapshots = context.list("snapshot.list", "snapshot", std::move(params));
+    if (!origin.empty() && snapshots.empty()) snapshots = context.call("snapshot.list", {{"snapshot", origin}});
     if (names_only) {
         std::string text;
         Json names = Json::array();
@@ -116,7 +133,8 @@ void list(Context& context, const std::string& origin, bool names_only) {
         return;
     }
     if (snapshots.empty()) {
-        context.print(snapshots, "No snapshots. `udm snapshot take VOLUME` takes one.");
+        context.print(snapshots, fmt::format("{}. `udm snapshot take {}` takes one.", origin.empty() ? "No snapshots" : origin + " has no snapshots",
+                                             origin.empty() ? "VOLUME" : origin));
         return;
     }
     std::string notes;
@@ -181,7 +199,7 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
         "--redirect", take->redirect,
         "The still image becomes the base, and the volume goes on as a snapshot of it: no copies. It lives in its store from then on: keep room, or "
         "`udm set VOLUME auto_extend=1G`");
-    taking->add_flag("--transient", take->transient, "Gone when the daemon ends");
+    taking->add_flag("--transient", take->transient, "Lost when the daemon ends");
     taking->callback([take, &context] { take->run(context); });
 
     auto names = std::make_shared<std::vector<std::string>>();
@@ -198,11 +216,15 @@ void add_snapshot_commands(CLI::App& app, Context& context) {
     merging->add_option("SNAPSHOT", *merged)->required();
     merging->add_flag("--unexport", *unexport, "End its exports first");
     merging->add_flag("--background", *background, "Do not wait: the volume reads as the snapshot at once");
-    merging->callback([=, &context] { merge_snapshot(context, *merged, *unexport, *background); });
+    auto force = std::make_shared<bool>(false);
+    merging->add_flag("--force", *force, "Also while clients use the volume, whose content changes under them");
+    merging->footer("What was written to the volume since the snapshot was taken is lost; `udm snapshot diff` says where that is, and\n"
+                    "another `udm snapshot take` keeps it.");
+    merging->callback([=, &context] { merge_snapshot(context, *merged, {.unexport = *unexport, .background = *background, .force = *force}); });
 
     auto name = std::make_shared<std::string>();
     auto* listing = snapshot->add_subcommand("list", "List snapshots, and how full their stores are");
-    listing->add_option("ORIGIN", *name, "Only of this volume");
+    listing->add_option("NAME", *name, "Only those of this volume, or this snapshot");
     auto names_only = std::make_shared<bool>(false);
     listing->add_flag("--names", *names_only, "Only their names, a line each");
     listing->callback([name, names_only, &context] { list(context, *name, *names_only); });

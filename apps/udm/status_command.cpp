@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "apps/udm/commands.hpp"
+#include "apps/udm/stores.hpp"
 #include "apps/udm/text.hpp"
 
 namespace udm::app {
@@ -20,9 +21,9 @@ void add_status_command(CLI::App& app, Context& context) {
             "udmd {}, process {}, on {}, for {}\n", version.value("udm", ""), number(status, "pid"),
             context.daemon().path(),
             human_time(std::chrono::milliseconds{static_cast<std::int64_t>(number(status, "uptime_ms"))}));
-        text += fmt::format("{} devices, {} exports; {} reactor{}, engine {}\n", number(status, "devices"),
-                            number(status, "exports"), reactors.size(), reactors.size() == 1 ? "" : "s",
-                            version.value("engine", ""));
+        const auto counted = [](std::uint64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); };
+        text += fmt::format("{}, {}; {}, engine {}\n", counted(number(status, "devices"), "device"), counted(number(status, "exports"), "export"),
+                            counted(reactors.size(), "reactor"), version.value("engine", ""));
         const Json files = status.value("open_files", Json::object());
         if (files.value("limit", Json{}).is_number())
             text += fmt::format("{} files open of at most {}\n", number(files, "open"), number(files, "limit"));
@@ -38,6 +39,7 @@ void add_status_command(CLI::App& app, Context& context) {
             text += fmt::format("lost     {} is no longer a snapshot's store\n",
                                 words.is_string() ? words.get<std::string>() : words.dump());
         }
+        for (const auto& [name, store] : troubled_stores(context)) text += fmt::format("{:<8} {}\n", store.state, store.words);
         for (const Json& warning : status.value("warnings", Json::array())) {
             text += fmt::format("warning  {}\n",
                                 warning.is_string() ? warning.get<std::string>() : warning.dump());

@@ -197,7 +197,7 @@ struct Events {
 
     void run(Context& context) const {
         if (!follow && seconds <= 0)
-            throw WrongWords{"events are told as they happen", "udm events --follow"};
+            throw WrongWords{"events are told as they happen", "`udm events --follow`"};
         catch_signals();
         Json params = Json::object();
         if (!device.empty()) params["device"] = device;

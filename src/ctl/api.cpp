@@ -104,14 +104,17 @@ void Api::add_device_methods() {
     });
     add("device.remove", [this](Params& p) {
         const DeviceKey key = p.device();
-        const bool deferred = p.flag("deferred"), force = p.flag("force");
+        const Devices::Removal how{.deferred = p.flag("deferred"), .force = p.flag("force"), .careful = p.flag("careful")};
         p.end();
-        return Json{{"deferred", devices_.remove(key, deferred, force)}};
+        std::string kept;
+        Json answer{{"deferred", devices_.remove(key, how, &kept)}};
+        if (!kept.empty()) answer["kept"] = kept;
+        return answer;
     });
     add("device.remove_all", [this](Params& p) {
-        const bool deferred = p.flag("deferred"), force = p.flag("force");
+        const Devices::Removal how{.deferred = p.flag("deferred"), .force = p.flag("force")};
         p.end();
-        const Devices::Removed result = devices_.remove_all(deferred, force);
+        const Devices::Removed result = devices_.remove_all(how);
         return Json{{"removed", result.removed}, {"busy", result.busy}};
     });
     add("device.rename", [this](Params& p) {
@@ -299,10 +302,11 @@ void Api::add_snapshot_methods() {
         return snapshots_.merge(key);
     });
     add("snapshot.list", [this](Params& p) {
-        const auto origin = p.device_if("origin");
+        const auto origin = p.device_if("origin"), only = p.device_if("snapshot");
         const Page page{p};
         p.end();
-        return snapshots_.list(origin, page.after, page.limit);
+        if (origin && only) throw RpcError{rpc_code::kBadParams, "give either origin or snapshot"};
+        return snapshots_.list(origin, page.after, page.limit, only);
     });
     add("snapshot.diff", [this](Params& p) {
         Changes::Request request;

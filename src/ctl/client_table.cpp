@@ -25,7 +25,19 @@ constexpr DevicePlaces kPlaces[] = {
     {"snapshot-merge", 0, 1, 1},
 };
 
-bool names_a_device(std::string_view type, std::size_t index, std::string_view word) {
+// mirror LOG_TYPE #ARGS ARGS... #LEGS (DEVICE OFFSET)... [FEATURES]; a disk log's first argument is its device.
+bool names_a_leg_or_log(const std::vector<std::string>& words, std::size_t index) {
+    const auto log_words = words.size() > 2 ? parse_u32(words[1]) : std::nullopt;
+    if (!log_words) return false;
+    if (index == 2) return *log_words != 0 && words[0] == "disk";
+    const std::size_t legs = 2 + std::size_t{*log_words};    // the word that counts them
+    const auto leg_count = legs < words.size() ? parse_u32(words[legs]) : std::nullopt;
+    return leg_count && index > legs && index <= legs + 2 * std::size_t{*leg_count} && (index - legs) % 2 == 1;
+}
+
+bool names_a_device(std::string_view type, const std::vector<std::string>& words, std::size_t index) {
+    const std::string_view word = words[index];
+    if (type == "mirror") return names_a_leg_or_log(words, index);
     const auto* places = std::find_if(std::begin(kPlaces), std::end(kPlaces),
                                       [&](const DevicePlaces& p) { return p.type == type; });
     if (places == std::end(kPlaces)) return word.starts_with("./") || word.starts_with("../");
@@ -75,7 +87,7 @@ std::string with_absolute_paths(std::string_view type, std::string_view params) 
     bool changed = false;
     for (std::size_t i = 0; i < words->size(); ++i) {
         std::string& word = (*words)[i];
-        if (!names_a_device(type, i, word) || !is_relative_path(word)) continue;
+        if (!names_a_device(type, *words, i) || !is_relative_path(word)) continue;
         word = absolute_path(word);
         changed = true;
     }

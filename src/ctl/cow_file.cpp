@@ -41,7 +41,11 @@ std::uint64_t cow_bytes(const std::optional<std::string>& wanted, Sectors origin
     }
     // Header, one area, one chunk of data, and the area that ends the list.
     const std::uint64_t least = 4 * chunk_bytes;
-    bytes = (std::clamp(bytes, least, std::max(least, most)) + chunk_bytes - 1) / chunk_bytes * chunk_bytes;
+    if (bytes < least) {
+        throw Failure{Errc::bad_argument, fmt::format("size {} is too small: a store with chunks of {} KiB takes {} KiB at least, and is of use with a part "
+                                                      "of the origin's size, such as 20%", *wanted, chunk_bytes >> 10, least >> 10)};
+    }
+    bytes = (std::min(bytes, std::max(least, most)) + chunk_bytes - 1) / chunk_bytes * chunk_bytes;
     return bytes;
 }
 

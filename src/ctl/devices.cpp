@@ -106,14 +106,16 @@ void Devices::remove(const RecordPtr& record) {
     remove_locked(record);
 }
 
-bool Devices::remove(const DeviceKey& key, bool deferred, bool force) {
+bool Devices::remove(const DeviceKey& key, const Removal& how, std::string* kept) {
     const auto [record, operation] = lock(key);
-    if (force) replace_by_error(record);
+    if (how.careful && !how.deferred) registry_.check_unused(*record);
+    if (kept) *kept = store_left_by(*record);
+    if (how.force) replace_by_error(record);
     try {
         remove_locked(record);
         return false;
     } catch (const Failure& failure) {
-        if (!deferred || failure.error().code != Errc::busy) throw;
+        if (!how.deferred || failure.error().code != Errc::busy) throw;
     }
     {
         const std::lock_guard lock{registry_.mutex};
@@ -159,7 +161,17 @@ bool Devices::needed_by_held(const Record& lower) const {
     });
 }
 
-Devices::Removed Devices::remove_all(bool deferred, bool force) {
+// A redirected volume's layer goes with it, and what was written since the still image is nowhere but in the layer's store.
+std::string Devices::store_left_by(const Record& volume) const {
+    const std::lock_guard lock{registry_.mutex};
+    for (const auto& [lower, count] : volume.uses) {
+        const Json& noted = lower->snapshot;
+        if (noted.is_object() && noted.value("layer_of", ~0u) == volume.minor) return noted.value("cow", "");
+    }
+    return {};
+}
+
+Devices::Removed Devices::remove_all(const Removal& how) {
     Removed result;
     // Those that use others first: one round is enough, unless somebody adds more meanwhile.
     for (const RecordPtr& record : registry_.top_down()) {
@@ -167,7 +179,7 @@ Devices::Removed Devices::remove_all(bool deferred, bool force) {
         key.minor = record->minor;
         const std::string name = name_of(*record);
         try {
-            (remove(key, deferred, force) ? result.busy : result.removed).push_back(name);
+            (remove(key, how) ? result.busy : result.removed).push_back(name);
         } catch (const Failure& failure) {
             if (failure.error().code == Errc::not_found) continue;
             result.busy.push_back(name);

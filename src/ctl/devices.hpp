@@ -56,11 +56,17 @@ class Devices {
     };
     RecordPtr create(const Creation& creation);
     void remove(const RecordPtr& record);    // this one, whatever it is called by now
-    bool remove(const DeviceKey& key, bool deferred, bool force);  // true: will be, once nobody uses it
+    struct Removal {
+        bool deferred = false;
+        bool force = false;      // an error table first, so that whoever waits is let go
+        bool careful = false;    // force only where the device can go then: what is in use stays as it is
+    };
+    // True: will be, once nobody uses it. `kept`: the store of a redirected volume that goes, which stays on its disk.
+    bool remove(const DeviceKey& key, const Removal& how, std::string* kept = nullptr);
     struct Removed {
         std::vector<std::string> removed, busy;
     };
-    Removed remove_all(bool deferred, bool force);
+    Removed remove_all(const Removal& how);
     RecordPtr rename(const DeviceKey& key, const std::string& new_name);
     RecordPtr set_uuid(const DeviceKey& key, const std::string& new_uuid);
     RecordPtr suspend(const DeviceKey& key, bool noflush);
@@ -199,6 +205,8 @@ class Devices {
     void remove_locked(const RecordPtr& record);
     bool needed_by_held(const Record& lower) const;
     void replace_by_error(const RecordPtr& record);
+    std::string advice_for_held_locked(const Record& record) const;
+    std::string store_left_by(const Record& volume) const;
     void tell_settings(const Record& record, Device& device, unsigned home) const;
     void update_after_resume(const RecordPtr& record);
     Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;

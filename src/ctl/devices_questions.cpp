@@ -38,7 +38,10 @@ Json Devices::info(const Record& record) const {
     }
     info["target_types"] = std::move(types);
     if (record.device) info["home"] = record.home;
-    if (!record.held_because.empty()) info["held_because"] = record.held_because;
+    if (!record.held_because.empty()) {
+        info["held_because"] = record.held_because;
+        info["held_advice"] = advice_for_held_locked(record);
+    }
     if (!record.trouble.empty()) info["trouble"] = record.trouble;
     return info;
 }

@@ -27,6 +27,8 @@
 namespace udm::ctl {
 namespace {
 
+constexpr std::string_view kStandsOnHeld = ", which is held";
+
 SlotText slot_of(const Json& value) {
     SlotText slot;
     slot.lines = lines_of_json(value.at("table"));
@@ -212,7 +214,7 @@ void Devices::bring_up_one(const RecordPtr& record, const Away& away) {
             throw Failure{Errc::no_device, fmt::format("{}, which it stands on, is not there", word), name};
         const std::lock_guard lock{registry_.mutex};
         if (lower->kept)
-            throw Failure{Errc::no_device, fmt::format("it stands on {}, which is held", lower->name), name};
+            throw Failure{Errc::no_device, fmt::format("it stands on {}{}", lower->name, kStandsOnHeld), name};
     }
     if (stale.empty()) {
         if (const std::string why = lost_with_memory(slot.lines); !why.empty())
@@ -235,6 +237,17 @@ void Devices::bring_up_one(const RecordPtr& record, const Away& away) {
         record->held_because = stale;
         registry_.note_held_locked(*record);
     }
+}
+
+// What to do about it. The registry's mutex is held.
+std::string Devices::advice_for_held_locked(const Record& record) const {
+    if (record.held_because.ends_with(kStandsOnHeld)) return "it comes up with that one";
+    const bool snapshot = (record.snapshot.is_object() && !record.internal) || (record.kept && std::any_of(record.kept->lines.begin(), record.kept->lines.end(),
+                                                                                     [](const TableLine& line) { return !snapshot_cow(line).empty(); }));
+    const std::string away = snapshot ? "`udm snapshot drop " + record.name + "`" : "`udm remove " + record.name + "`";
+    if (!record.stale_because.empty() || (record.kept && !lost_with_memory(record.kept->lines).empty()))
+        return fmt::format("nothing brings that back: {} takes away what is left of it", away);
+    return fmt::format("mend that, then `udmsetup resume {}` tries again; {} if nobody needs it", record.name, away);
 }
 
 void Devices::hold(Record& record, const std::string& why) {

@@ -568,7 +568,7 @@ std::vector<std::string> Devices::warnings() const {
     for (const RecordPtr& record : registry_.held()) {
         const std::lock_guard lock{registry_.mutex};
         if (!record->held_because.empty())
-            all.push_back(fmt::format("{}: {}", record->name, record->held_because));
+            all.push_back(fmt::format("{}: {}; {}", record->name, record->held_because, advice_for_held_locked(*record)));
     }
     for (const RecordPtr& record : registry_.troubled()) {
         const std::lock_guard lock{registry_.mutex};

@@ -11,8 +11,15 @@ namespace udm::ctl {
 class FreeNumbers {
   public:
     explicit FreeNumbers(std::uint32_t max) { runs_[0] = max; }
-    std::optional<std::uint32_t> lowest() const {
-        return runs_.empty() ? std::nullopt : std::optional{runs_.begin()->first};
+    // The lowest that `keep` does not want to be kept free.
+    template <class Keep>
+    std::optional<std::uint32_t> lowest(Keep keep) const {
+        for (const auto& [first, last] : runs_) {
+            for (std::uint64_t number = first; number <= last; ++number) {
+                if (!keep(static_cast<std::uint32_t>(number))) return static_cast<std::uint32_t>(number);
+            }
+        }
+        return std::nullopt;
     }
     bool contains(std::uint32_t number) const { return run_of(number) != runs_.end(); }
     // It is free, and isn't afterwards.

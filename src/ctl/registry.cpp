@@ -31,7 +31,8 @@ RecordPtr Registry::create(const std::string& name, const std::string& uuid,
         throw Failure{Errc::busy,
                       fmt::format("minor {} is that of device {}", *minor, by_minor_.at(*minor)->name), name};
     }
-    if (!minor) minor = free_minors_.lowest();
+    // Snapshots know their origin by its number: while one is there, nobody else gets it.
+    if (!minor) minor = free_minors_.lowest([this](std::uint32_t number) { return snapshots_.contains(number); });
     if (!minor) throw Failure{Errc::busy, "all minor numbers are in use", name};
     auto record = std::make_shared<Record>(next_serial_++, *minor);
     record->name = name;
@@ -174,6 +175,11 @@ void Registry::check_unused_locked(const Record& record, const std::set<const Re
             by += fmt::format("{}exported ({})", by.empty() ? "" : " and ", record.exports);
         throw Failure{Errc::busy, fmt::format("{} is in use: {}", record.name, by), record.name};
     }
+}
+
+void Registry::check_unused(const Record& record) const {
+    const std::lock_guard lock{mutex};
+    check_unused_locked(record, {});
 }
 
 void Registry::begin_removal(Record& record) {
@@ -454,6 +460,10 @@ std::vector<RecordPtr> Registry::users_who(const DiskId& id, Says says) const {
 
 std::vector<RecordPtr> Registry::users_of(const DiskId& id) const {
     return users_who(id, [](const Uses::Counts&) { return true; });
+}
+
+std::vector<RecordPtr> Registry::writers_of(const DiskId& id) const {
+    return users_who(id, [](const Uses::Counts& counts) { return counts.writers != 0 && counts.snapshots == 0 && counts.origins == 0; });
 }
 
 std::vector<RecordPtr> Registry::origins_of(const DiskId& base) const {

@@ -41,6 +41,8 @@ class Registry {
     void rename(Record& record, const std::string& name);    // throws Failure busy, in the kernel's words
     void set_uuid(Record& record, const std::string& uuid);  // likewise
     void unset_uuid(Record& record);
+    // Throws Failure busy where begin_removal() would.
+    void check_unused(const Record& record) const;
     // From now on it isn't found, unless it is in use: then throws Failure busy, saying by whom. Others get its name
     // and uuid when the state has forgotten it (or they would be there twice after a crash), and its number when its
     // device is destroyed (or the state would forget the next one with it).
@@ -70,6 +72,7 @@ class Registry {
     void forget_use(const DiskId& id, Record& record, const Use& use);
     // The devices whose tables have this open, each once, in the order of their serials.
     std::vector<RecordPtr> users_of(const DiskId& id) const;
+    std::vector<RecordPtr> writers_of(const DiskId& id) const;      // those that write it past its origin
     std::vector<RecordPtr> origins_of(const DiskId& base) const;    // the snapshot-origins and snapshot-merges among them
     // A path by which a file is open, and how large it was then.
     struct OpenFile {

@@ -118,6 +118,8 @@ std::optional<Snapshots::Listed> Snapshots::listed(const RecordPtr& record, Name
             const std::lock_guard lock{registry.mutex};
             layer_noted = listed.store->snapshot;
         }
+        if (!layer_noted.is_object() || (!layer_noted.contains("layer_of") && !layer_noted.value("redirect", false)))
+            listed.store = nullptr;    // the number is another's now
         cow = layer_noted.is_object() ? layer_noted.value("cow", "") : "";
     } else if (noted.is_object()) {
         cow = noted.value("cow", cow);
@@ -148,7 +150,7 @@ std::optional<Snapshots::Listed> Snapshots::listed(const RecordPtr& record, Name
 }
 
 Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional<std::string>& after,
-                     std::uint64_t most) const {
+                     std::uint64_t most, const std::optional<DeviceKey>& only) const {
     constexpr std::size_t kAtATime = 1024;
     Registry& registry = devices_.registry();
     std::vector<Listed> found;
@@ -159,7 +161,9 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
             if (auto one = listed(record, names)) found.push_back(std::move(*one));
         }
     };
-    if (origin) {
+    if (only) {
+        look_at({registry.find(*only)});
+    } else if (origin) {
         std::vector<RecordPtr> records = registry.snapshots_of(*registry.find(*origin));
         if (after)
             std::erase_if(records, [&](const RecordPtr& record) { return devices_.name_of(*record) <= *after; });
@@ -175,7 +179,7 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
     }
     for (const RecordPtr& merging : merging_.under_way()) {    // in among the others
         auto one = listed_merge(merging);
-        if (!one || (after && one->entry["snapshot"].get<std::string>() <= *after) || (origin && merging != registry.find(*origin))) continue;
+        if (!one || only || (after && one->entry["snapshot"].get<std::string>() <= *after) || (origin && merging != registry.find(*origin))) continue;
         found.push_back(std::move(*one));
     }
     std::stable_sort(found.begin(), found.end(), [](const Listed& a, const Listed& b) { return a.entry["snapshot"] < b.entry["snapshot"]; });
@@ -207,6 +211,7 @@ Json Snapshots::list(const std::optional<DeviceKey>& origin, const std::optional
         }
         if (merges) one.entry["state"] = text == "Merge failed" ? "merge-failed" : "merging";
         if (one.held) one.entry["state"] = "held";
+        if (!one.held && !one.store && one.entry.value("redirect", false)) one.entry["state"] = "unused";    // its volume was removed
         list.push_back(std::move(one.entry));
     }
     return list;

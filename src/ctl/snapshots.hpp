@@ -49,9 +49,9 @@ class Snapshots {
     Json merge(const DeviceKey& key);
     // After a restart.
     void go_on() { merging_.find_unfinished(); }
-    // By name: those after `after`, `most` of them.
+    // By name: those after `after`, `most` of them. `only`: that one, if it is a snapshot.
     Json list(const std::optional<DeviceKey>& origin, const std::optional<std::string>& after = {},
-              std::uint64_t most = ~std::uint64_t{0}) const;
+              std::uint64_t most = ~std::uint64_t{0}, const std::optional<DeviceKey>& only = {}) const;
 
   private:
     class Taking;

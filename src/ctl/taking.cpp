@@ -122,7 +122,10 @@ void Snapshots::Taking::resolve() {
     std::sort(in_order.begin(), in_order.end(),
               [](const auto& a, const auto& b) { return a->serial < b->serial; });
     for (const RecordPtr& record : in_order) operations_.emplace_back(record->operation);
-    for (Volume& volume : volumes_) check(volume);
+    for (Volume& volume : volumes_) {
+        check(volume);
+        look_beside(volume);
+    }
     for (const Volume& volume : volumes_) {
         const RecordPtr store = volume.cow.empty() ? nullptr : find_mapped(registry, volume.cow);
         if (store && seen.contains(store->serial))
@@ -142,8 +145,8 @@ void Snapshots::Taking::check(Volume& volume) const {
     if (!origin.merging.is_null()) throw refuse(fmt::format("has a merge under way; take the snapshot when it has ended: `udm show {}` says how far it is",
                                                          origin.name));
     if (!origin.moving.is_null()) throw refuse(fmt::format("is being moved; take the snapshot when it has arrived: `udm move {}` waits for that", origin.name));
-    if (origin.suspended) throw refuse("is suspended; resume it first");
-    if (origin.inactive) throw refuse("has a table that waits to be resumed; resume or clear it first");
+    if (origin.suspended) throw refuse(fmt::format("is suspended: `udmsetup resume {}` first", origin.name));
+    if (origin.inactive) throw refuse(fmt::format("has a table that waits: `udmsetup resume {0}` or `udmsetup clear {0}` first", origin.name));
     if (origin.still && request_.redirect) throw refuse("is a still image and is not written");
     volume.table = *origin.live;
     volume.size = origin.size;
@@ -161,6 +164,25 @@ void Snapshots::Taking::check(Volume& volume) const {
         throw refuse(
             "is a snapshot itself, whose store cannot move to another device: take snapshots of its origin, "
             "or put a linear device over it and take them of that");
+    }
+}
+
+// What they write, the volume does not see: it is not kept for a snapshot, which shows a mix of then and now.
+void Snapshots::Taking::look_beside(Volume& volume) const {
+    const Registry& registry = devices_.registry();
+    std::set<DiskId> below;
+    {
+        const std::lock_guard lock{registry.mutex};
+        for (const auto& [id, count] : volume.origin->disks) below.insert(id);
+        for (const auto& [lower, count] : volume.origin->uses) {
+            if (lower->exports != 0) volume.beside.push_back(lower->name);    // its clients
+        }
+    }
+    for (const DiskId& id : below) {
+        for (const RecordPtr& user : registry.writers_of(id)) {
+            const std::string name = devices_.name_of(*user);
+            if (user != volume.origin && std::find(volume.beside.begin(), volume.beside.end(), name) == volume.beside.end()) volume.beside.push_back(name);
+        }
     }
 }
 
@@ -201,8 +223,7 @@ void Snapshots::Taking::choose_cow(Volume& volume) const {
                 fmt::format("say where the store of {} is to be kept: cow_dir or cow", volume.snapshot_name),
                 volume.name};
         }
-        std::string file = volume.snapshot_name;
-        volume.cow = fmt::format("{}/{}.cow", folder, file);
+        volume.cow = std::filesystem::path{folder} / (volume.snapshot_name + ".cow");
     }
     volume.cow_words = quote_word(volume.cow);
 }
@@ -477,6 +498,7 @@ Json Snapshots::Taking::answer() const {
              {"cow", volume.cow},
              {"chunk", request_.chunk},
              {"redirect", request_.redirect},
+             {"beside", volume.beside},
              {"pause_us",
               std::chrono::duration_cast<std::chrono::microseconds>(volume.going - volume.stopped).count()}});
     }

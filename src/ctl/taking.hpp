@@ -28,6 +28,7 @@ class Snapshots::Taking {
         std::string cow_words;  // quoted, for a table line
         bool made = false;      // the file is ours
         std::string base;       // words of what the snapshot is a view of
+        std::vector<std::string> beside;    // other devices that write what the volume stands on
         RecordPtr snapshot;     // the new device the user sees (of a redirection: the still image)
         RecordPtr real;         // NAME-real, where one was needed
         RecordPtr layer;        // redirected: the new NAME-live
@@ -41,6 +42,7 @@ class Snapshots::Taking {
 
     void resolve();
     void check(Volume& volume) const;
+    void look_beside(Volume& volume) const;
     void choose_names(Volume& volume) const;
     void choose_cow(Volume& volume) const;
     void prepare_copying(Volume& volume);

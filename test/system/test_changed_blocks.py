@@ -171,6 +171,32 @@ def test_nbdinfo_shows_what_diff_lists(volume):
             volume.unexport(export)
 
 
+def test_the_recipe_of_the_manual_with_qemus_tools(volume, folder):
+    """docs/incremental-backup.md, word for word but for the folder."""
+    with open(f"{ROOT}/docs/incremental-backup.md", encoding="utf-8") as manual:
+        make, show = [block.replace("/tmp/backup.sock", f"{folder}/b.sock") for block in re.findall(r"```sh\n(.*?)```", manual.read(), re.S)]
+
+    def shell(script):
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+    take(volume, "vol=monday")
+    volume.udm("export", "monday", f"nbd+unix:///monday?socket={folder}/b.sock")
+    shell(f"nbdcopy 'nbd+unix:///monday?socket={folder}/b.sock' backup.img")
+    write(volume.vol, *((at * 3 * MIB + 512, bytes([at]) * 70144) for at in range(1, 20)), (30 * MIB, os.urandom(18 * MIB)))
+    take(volume, "vol=tuesday")
+    volume.udm("export", "tuesday", f"nbd+unix:///tuesday?socket={folder}/b.sock")
+    write(volume.vol, (0, b"later..." * 512))
+    tuesday = contents(f"nbd+unix:///tuesday?socket={folder}/b.sock")
+    shell(make)
+    changed = diff(volume, "tuesday", "monday")
+    assert [[e["start"], e["length"]] for e in json.loads(shell(show)) if not e["data"]] == changed
+    assert os.path.getsize(f"{folder}/tuesday.qcow2") < 32 * MIB, "only what has changed"
+    shell("qemu-img convert -O raw tuesday.qcow2 whole.img; qemu-img commit -q tuesday.qcow2")
+    for name in ("whole.img", "backup.img"):
+        with open(f"{folder}/{name}", "rb") as file:
+            assert file.read() == tuesday, name
+
+
 def test_what_people_see(volume):
     take(volume, "vol=monday")
     assert volume.udm("snapshot", "diff", "monday").stdout == "monday and vol are equal: nothing was written\n"

@@ -102,7 +102,7 @@ class Story:
         """The volume becomes what its snapshot is; what the snapshot has is merged slowly."""
         self.load.ask(f"revert {name} vol")
         if self.choices.random() < 0.5:
-            self.daemon.udm("snapshot", "merge", "--unexport", "--background", name)
+            self.daemon.udm("snapshot", "merge", "--force", "--unexport", "--background", name)
         else:
             self.daemon.unexport(name)
             self.daemon.rpc("snapshot.merge", snapshot=name)

@@ -111,7 +111,7 @@ def test_show_says_who_uses_a_device(daemon, tmp_path):
     assert json.loads(daemon.udm("--json", "show", "base").stdout)["users"] == ["upper"]
     assert "1 table" in daemon.udm("ls").stdout
     refused = daemon.udm("remove", "base", check=False)
-    assert refused.returncode == 1 and "udm show" in refused.stderr
+    assert refused.returncode == 1 and "used by upper" in refused.stderr and "remove upper first" in refused.stderr
 
 
 def test_status_tells_of_the_daemon(daemon, tmp_path):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import subprocess
 import threading
 
+import nbd
 import pytest
 
 from snapstack import MIB, Writer
-from udmtest import Daemon, wait_until
+from udmtest import ROOT, Daemon, program, wait_until
 from volume import Volume
 
 SIZE = 8 * MIB
@@ -311,3 +314,300 @@ def test_the_tree_shows_files_by_name(vol):
     assert vol.udm("ls", "--tree").stdout == f"vol\n  vol-live\n    still\n      {image}\n    {os.path.dirname(image)}/still.cow\n"
     told = json.loads(vol.udm("--json", "ls", "--tree").stdout)
     assert {one["name"]: one["uses"] for one in told}["still"] == [{"file": image}]
+
+
+# ----------------------------------------------------------------------------------------------- what is in use stays
+def test_remove_force_leaves_what_is_exported_or_used_as_it_is(vol, tmp_path):
+    uri = vol.export("vol")
+    table, before = vol.udmsetup("table", "vol").stdout, (tmp_path / "disk.img").read_bytes()
+    said = refused(vol, "remove", "--force", "vol")
+    assert "vol is in use: exported" in said and "udm unexport vol" in said and uri in said
+    assert vol.udmsetup("table", "vol").stdout == table
+    client = nbd.NBD()
+    client.connect_uri(uri)
+    assert client.pread(MIB, 0) == before[:MIB]
+    client.shutdown()
+    vol.udm("create", "over", "0", "8", "linear", "udm:vol", "0")
+    said = refused(vol, "remove", "--force", "--unexport", "vol")
+    assert "remove over first" in said
+    assert vol.udmsetup("table", "vol").stdout == table
+    vol.udm("remove", "over")
+    assert vol.udm("remove", "--force", "vol").stdout == "vol removed\n"
+
+
+def test_a_redirected_volume_that_is_removed_by_force_leaves_its_data(vol, tmp_path):
+    vol.udm("snapshot", "take", "--redirect", "vol=fs")
+    now = write_some(vol)
+    assert "rely on it: fs" in refused(vol, "remove", "vol")
+    vol.export("vol")
+    refused(vol, "remove", "--force", "vol")
+    assert [one["state"] for one in json.loads(vol.udm("--json", "snapshot", "list").stdout)] == ["active"]
+    vol.unexport("vol")
+    done = vol.udm("remove", "--force", "vol")
+    assert f"is in {tmp_path}/fs.cow, which stays" in done.stderr
+    wait_until(lambda: vol.udm("ls", "--names").stdout == "fs\n", "the layer to go")
+    listed = json.loads(vol.udm("--json", "snapshot", "list").stdout)
+    assert [(one["snapshot"], one["state"]) for one in listed] == [("fs", "unused")]
+    # As the manual says, it can be had back.
+    vol.udmsetup("create", "back", "--table", f"0 {SIZE // 512} snapshot udm:fs {tmp_path}/fs.cow PO 8")
+    assert content(vol, "back") == now
+    vol.udm("remove", "back")
+    vol.udm("snapshot", "drop", "fs")
+    assert vol.udm("ls", "--names").stdout == "" and (tmp_path / "fs.cow").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- merges
+def test_merge_says_what_is_lost_and_wants_force_under_clients(vol):
+    before = content(vol, "vol")
+    vol.udm("snapshot", "take", "vol=then")
+    write_some(vol)
+    uri = vol.export("vol")
+    client = nbd.NBD()
+    client.connect_uri(uri)
+    said = refused(vol, "snapshot", "merge", "then")
+    assert "vol has 1 client at " + uri in said and "--force" in said
+    assert vol.udm("snapshot", "list", "--names").stdout == "then\n", "nothing was begun"
+    done = vol.udm("snapshot", "merge", "--force", "then")
+    assert "vol goes back to then: what was written to vol since 20" in done.stderr and "at most) is lost" in done.stderr
+    assert client.pread(SIZE, 0) == before
+    client.shutdown()
+    vol.unexport("vol")
+    vol.udm("snapshot", "take", "vol=next")
+    vol.export("vol")    # without a client nobody is in the way
+    assert vol.udm("snapshot", "merge", "next").stderr == "", "nothing was written, nothing is lost"
+    assert "is lost" in " ".join(vol.udm("help", "snapshot", "merge").stdout.split())
+
+
+def test_merge_of_an_overflowed_snapshot_succeeds_and_says_so(vol, tmp_path):
+    """Its own writes filled the store; the merge makes room."""
+    (tmp_path / "small.cow").write_bytes(bytes(64 << 10))
+    vol.udmsetup("suspend", "vol")
+    vol.udmsetup("reload", "vol", "--table", f"0 {SIZE // 512} snapshot-origin {tmp_path}/disk.img")
+    vol.udmsetup("create", "small", "--table", f"0 {SIZE // 512} snapshot {tmp_path}/disk.img {tmp_path}/small.cow PO 8")
+    vol.udmsetup("resume", "vol")
+    client = nbd.NBD()
+    client.connect_uri(vol.export("small"))
+    written = 0
+    while True:
+        try:
+            client.pwrite(b"x" * 4096, written)
+        except nbd.Error:
+            break
+        written += 4096
+    client.shutdown()
+    vol.unexport("small")
+    assert 0 < written < 64 << 10 and "Overflow" in vol.udmsetup("status", "small").stdout
+    for words in (["ls"], ["status"], ["show", "small"]):
+        assert "small overflows: " in vol.udm(*words).stdout, words
+    done = vol.udm("snapshot", "merge", "small")
+    assert done.stdout == "vol is what small was; the snapshot is gone\n"
+    assert content(vol, "vol")[:written] == b"x" * written
+
+
+def test_a_merge_whose_store_was_cut_off_does_not_call_it_safe(daemon, tmp_path):
+    (tmp_path / "disk.img").write_bytes(os.urandom(SIZE))
+    daemon.udm("create", "below", str(tmp_path / "disk.img"))
+    daemon.udm("create", "vol", "0", str(SIZE // 512), "linear", "udm:below", "0")
+    daemon.udm("snapshot", "take", "vol=then", "--cow-dir", str(tmp_path))
+    write_some(daemon, times=400)
+    daemon.udmsetup("reload", "below", "--table", f"0 {SIZE // 512} delay {tmp_path}/disk.img 0 0 {tmp_path}/disk.img 0 500")
+    daemon.udmsetup("resume", "below")
+    merge = subprocess.Popen([program("udm"), "--socket", daemon.socket, "snapshot", "merge", "then"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: "snapshot-merge" in daemon.udmsetup("table", "vol").stdout, "the merge to begin")
+        daemon.udmsetup("message", "vol", "0", "merge_pause")
+        os.truncate(tmp_path / "then.cow", 16 << 10)
+        _, said = merge.communicate(timeout=60)
+    finally:
+        merge.kill()
+    assert merge.returncode == 1 and "then.cow was cut off from outside" in said and "is lost" in said and "safe" not in said, said
+    assert "was cut off from outside" in daemon.udm("show", "vol").stdout
+
+
+def test_verbs_of_others_and_volumes_in_a_snapshots_place_are_told(vol):
+    assert "`udm snapshot merge`?" in refused(vol, "merge", "vol", code=2)
+    for word, meant in (("rm", "remove"), ("list", "ls"), ("rollback", "snapshot merge")):
+        assert f"`udm {meant}`?" in refused(vol, word, code=2)
+    assert "take, drop, merge, list, diff" in refused(vol, "snapshot", code=2)
+    vol.udm("snapshot", "take", "vol=a")
+    vol.udm("snapshot", "take", "vol=b")
+    said = refused(vol, "snapshot", "merge", "vol")
+    assert "nothing to merge it into" in said and "a, b" in said
+    said = refused(vol, "snapshot", "take", "vol=a")
+    assert "a device a exists already" in said and "cannot be a store" not in said
+    assert vol.udm("snapshot", "list", "--names", "a").stdout == "a\n"
+    assert vol.udm("snapshot", "list", "--names", "vol").stdout == "a\nb\n"
+    vol.udm("create", "other", "ram:o", "--size", "1M")
+    assert vol.udm("snapshot", "list", "other").stdout == "other has no snapshots. `udm snapshot take other` takes one.\n"
+    assert "no device nosuch" in refused(vol, "snapshot", "list", "nosuch")
+
+
+def test_resize_says_what_keeps_its_size(vol):
+    vol.udm("snapshot", "take", "--redirect", "vol=one")
+    vol.udm("snapshot", "take", "--redirect", "vol=two")
+    assert {one["state"] for one in json.loads(vol.udm("--json", "snapshot", "list").stdout)} == {"active"}
+    for words in (["resize", "vol", "16M"], ["resize", "vol"]):
+        said = refused(vol, *words)
+        assert "vol is redirected" in said and "udm snapshot drop one two" in said
+    vol.udm("snapshot", "drop", "one", "two")
+    assert "8.0 MiB -> 16.0 MiB" in vol.udm("resize", "vol", "16M").stdout
+
+
+# ---------------------------------------------------------------------------------------------- lost, full, and held
+def test_an_invalid_snapshot_is_seen_everywhere_and_not_exported(vol, tmp_path):
+    vol.udm("snapshot", "take", "vol=small", "--size", "64K")
+    write_some(vol)
+    for words in (["ls"], ["status"], ["show", "small"]):
+        said = vol.udm(*words).stdout
+        assert "small is invalid, the COW device is full" in said and "it is lost for good" in said and "udm snapshot drop small" in said, words
+    said = refused(vol, "export", "small", f"nbd+unix:///small?socket={tmp_path}/s")
+    assert "small is invalid" in said and "udm snapshot drop small" in said
+    assert not (tmp_path / "s").exists()
+    vol.udm("snapshot", "drop", "small")
+    assert "small is invalid" not in vol.udm("status").stdout
+
+
+def test_held_devices_say_what_to_do(vol, tmp_path):
+    vol.udm("create", "memory", "ram:m", "--size", "1M")
+    vol.udm("create", "other", str(tmp_path / "other.img"), "--size", "1M")
+    vol.udm("snapshot", "take", "--transient", "vol=brief")
+    vol.udm("snapshot", "take", "vol=lost")
+    vol.stop()
+    os.rename(tmp_path / "other.img", tmp_path / "away")
+    os.unlink(tmp_path / "lost.cow")
+    vol.start()
+    told_of = vol.udm("status").stdout
+    listed = vol.udm("ls").stdout
+    for name, what in (("memory", "nothing brings that back: `udm remove memory`"), ("brief", "nothing brings that back: `udm snapshot drop brief`"),
+                       ("lost", "nothing brings that back: `udm snapshot drop lost`"), ("other", "mend that, then `udmsetup resume other` tries again")):
+        assert what in told_of and what in listed and what in vol.udm("show", name).stdout, name
+    os.rename(tmp_path / "away", tmp_path / "other.img")
+    vol.udmsetup("resume", "other")
+    vol.udm("remove", "memory")
+    vol.udm("snapshot", "drop", "brief", "lost")
+    assert "held" not in vol.udm("ls").stdout and vol.udm("ls", "--names").stdout == "other\nvol\n"
+
+
+def test_auto_extends_limit_is_told_once(vol, tmp_path):
+    vol.udm("snapshot", "take", "vol=snap", "--size", "256K")
+    vol.udm("set", "snap", "auto_extend=64K,512K")
+    seen = events_of(vol)
+    write_some(vol)
+    wait_until(lambda: told(seen, "snap", "auto_extend has a MAX of 512 KiB"), "the event")
+    assert sum("MAX of 512" in what for _, what in seen) == 1
+    assert (tmp_path / "snap.cow").stat().st_size == 512 << 10
+
+
+def test_percentages_are_the_same_everywhere(vol, tmp_path):
+    vol.udm("snapshot", "take", "vol=snap")
+    for seed in range(4):
+        write_some(vol, seed=seed, times=37)
+        found = {re.search(r"(\d+)%", vol.udm(*words).stdout).group(1)
+                 for words in (["snapshot", "list"], ["show", "snap"], ["cow", "info", str(tmp_path / "snap.cow")])}
+        assert len(found) == 1, found
+
+
+def test_sizes_that_are_too_small_are_refused_in_words(vol):
+    said = refused(vol, "snapshot", "take", "vol=s", "--size", "4K")
+    assert "size 4096 is too small: a store with chunks of 4 KiB takes 16 KiB at least" in said
+    assert "power of two from 4K to 1G" in refused(vol, "snapshot", "take", "vol=s", "--chunk", "5", code=2)
+
+
+def test_messages_have_no_raw_words(vol, tmp_path):
+    vol.udm("snapshot", "take", "vol=small", "--size", "64K")
+    write_some(vol)
+    assert not re.search(r"no_space|io_error|timed_out", vol.read_log() + vol.udm("show", "small").stdout)
+
+
+# -------------------------------------------------------------------------------------------- others, paths and names
+def test_an_image_that_another_daemon_has_is_told_as_that(vol, tmp_path):
+    (tmp_path / "second").mkdir()
+    with Daemon(tmp_path / "second") as second:
+        for words in (["serve", str(tmp_path / "disk.img")], ["create", "mine", str(tmp_path / "disk.img")]):
+            said = refused(second, *words)
+            assert "in use by another process" in said and "another name" not in said and "--name" not in said, said
+
+
+def test_take_tells_of_devices_that_write_past_the_volume(vol, tmp_path):
+    vol.udm("create", "twin", str(tmp_path / "disk.img"))
+    vol.udm("create", "looks", "--read-only", str(tmp_path / "disk.img"))
+    done = vol.udm("snapshot", "take", "vol=snap")
+    assert "twin can write what vol stands on" in done.stderr and "looks" not in done.stderr
+    assert json.loads(vol.udm("--json", "snapshot", "take", "vol=again").stdout)[0]["beside"] == ["twin"]
+    vol.udm("remove", "twin")
+    assert vol.udm("snapshot", "take", "vol=third").stderr == ""
+
+
+def test_names_may_have_an_equals_sign(vol, tmp_path):
+    vol.udm("create", "a=b", str(tmp_path / "ab.img"), "--size", "1M")
+    assert vol.udm("snapshot", "take", "a=b=c=d").stdout.startswith("c=d is a=b as of now")
+    assert vol.udm("snapshot", "take", "a=b").stdout.startswith("a=b-20")
+    assert vol.udm("snapshot", "take", "vol=x=y").stdout.startswith("x=y is vol as of now")
+    assert vol.udm("set", "c=d", "thresholds=50").stdout == "thresholds=50\n"
+    assert "no device nosuch" in refused(vol, "snapshot", "take", "nosuch=a")
+
+
+def test_relative_paths_are_the_callers_in_every_table(vol, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("a", "b", "c", "d", "log"):
+        with open(name, "wb") as file:
+            file.truncate(MIB)
+    vol.udm("create", "m", "0", "2048", "mirror", "disk", "2", "log", "64", "2", "a", "0", "b", "0", "1", "handle_errors")
+    vol.udmsetup("create", "core", "--table", "0 2048 mirror core 2 64 nosync 2 c 0 d 0")
+    folder = tmp_path / "here"
+    assert vol.udmsetup("table", "m").stdout == f"0 2048 mirror disk 2 {folder}/log 64 2 {folder}/a 0 {folder}/b 0 1 handle_errors\n"
+    assert f"{folder}/c 0 {folder}/d 0" in vol.udmsetup("table", "core").stdout
+    vol.udm("remove", "m", "core")
+
+
+def test_a_new_device_does_not_inherit_the_snapshots_of_one_that_is_gone(vol, tmp_path):
+    vol.udm("snapshot", "take", "vol=snap")
+    vol.udm("remove", "--force", "vol")
+    vol.udm("create", "new", "ram:n", "--size", "1M")
+    assert "new has no snapshots" in vol.udm("snapshot", "list", "new").stdout
+    assert json.loads(vol.udm("--json", "snapshot", "list").stdout)[0]["origin"] == str(tmp_path / "disk.img")
+    vol.udm("remove", "new")
+
+
+# ------------------------------------------------------------------------------------------- docs/broken-stores.md
+def recipe_of_the_manual(tmp_path):
+    with open(f"{ROOT}/docs/broken-stores.md", encoding="utf-8") as manual:
+        return re.search(r"```sh\n(.*?)```", manual.read(), re.S).group(1)
+
+
+def test_a_redirected_volume_whose_store_is_lost_goes_on_from_its_still_image(vol, tmp_path):
+    for name in ("first", "still"):
+        vol.udm("snapshot", "take", "--redirect", f"vol={name}")
+        before = content(vol, name)
+        write_some(vol)
+    os.truncate(tmp_path / "still.cow", 8 << 10)
+    wait_until(lambda: "vol is invalid" in vol.udm("status").stdout, "the loss to be seen")
+    assert "still is whole, as of 20" in vol.udm("ls").stdout
+    assert "all that is left: keep it" in refused(vol, "snapshot", "drop", "still")
+    subprocess.run(["bash", "-euc", recipe_of_the_manual(tmp_path)], cwd=tmp_path, check=True,
+                   env={**os.environ, "UDM_SOCKET": vol.socket, "PATH": os.path.dirname(program("udm")) + ":" + os.environ["PATH"]})
+    assert content(vol, "vol") == before
+    now = write_some(vol)
+    vol.stop()
+    vol.start()
+    assert content(vol, "vol") == now and content(vol, "still") == before
+
+
+def test_files_that_were_only_away_at_a_restart_come_back_with_resume(vol, tmp_path):
+    vol.udm("create", "two", str(tmp_path / "two.img"), "--size", "8M")
+    vol.udm("snapshot", "take", "vol=snap")
+    write_some(vol)
+    vol.udm("snapshot", "take", "--redirect", "two=still")
+    now, old, latest = content(vol, "vol"), content(vol, "snap"), write_some(vol, "two")
+    vol.stop()
+    for name in ("disk.img", "still.cow"):
+        os.rename(tmp_path / name, tmp_path / f"{name}-away")
+    vol.start()
+    assert {"vol", "snap", "two", "two-live"} <= set(re.findall(r"^(\S+) is held", vol.udm("ls").stdout, re.M))
+    for name in ("disk.img", "still.cow"):
+        os.rename(tmp_path / f"{name}-away", tmp_path / name)
+    assert "it stands on two-live, which is held; it comes up with that one" in vol.udm("show", "two").stdout
+    for name in ("vol", "two"):
+        vol.udmsetup("resume", name)
+    assert (content(vol, "vol"), content(vol, "snap"), content(vol, "two")) == (now, old, latest)

@@ -130,7 +130,7 @@ TEST_F(ChangesTest, ADeviceIsAskedFromEveryReactorUntilItIsGone) {
         EXPECT_EQ(answer(2040, 100), IoStatus::ok);    // as far as it goes
         EXPECT_EQ(answer(2048, 8), IoStatus::invalid);
         if (here + 1 == host->reactor_count()) {
-            devices->remove(named("vol"), false, false);
+            devices->remove(named("vol"), {});
             EXPECT_EQ(answer(0, 8), IoStatus::removed);
         }
         run_on(reactor, [&] { disk_of_record.reset(); });

@@ -25,7 +25,7 @@ TEST(FreeNumbers, AlwaysGivesTheLowest) {
         for (std::uint32_t n = 0; n <= 9 && !lowest; ++n) {
             if (!taken.contains(n)) lowest = n;
         }
-        ASSERT_EQ(numbers.lowest(), lowest);
+        ASSERT_EQ(numbers.lowest([](std::uint32_t) { return false; }), lowest);
     }
 }
 
@@ -91,7 +91,7 @@ TEST_F(Fleet, AnOriginIsRefusedOverASpreadBaseAndTheOthersAreNamed) {
     EXPECT_EQ(devices->registry().size(), kMany);
     EXPECT_EQ(write(name(1), 0, 'x'), IoStatus::ok);    // those that are there are as they were
     for (unsigned i = 0; i < kMany; ++i) {
-        if (home(name(i)) != first) devices->remove(named(name(i)), false, false);
+        if (home(name(i)) != first) devices->remove(named(name(i)), {});
     }
     create("vol", "0 2048 snapshot-origin " + base);
     EXPECT_EQ(home("vol"), first);
@@ -164,7 +164,7 @@ TEST_F(Fleet, AnOriginAndSnapshotsThatComeAtTheSameTimeShareAHomeOrAreRefused) {
                 }
             }
         }
-        devices->remove_all(true, false);
+        devices->remove_all({.deferred = true});
         ASSERT_EQ(devices->registry().size(), 0u);
     }
 }
@@ -172,7 +172,7 @@ TEST_F(Fleet, AnOriginAndSnapshotsThatComeAtTheSameTimeShareAHomeOrAreRefused) {
 TEST_F(Fleet, ABaseInUseNamesAFewOfItsUsers) {
     create("base", "0 2048 linear " + base + " 0");
     for (unsigned i = 0; i < 12; ++i) create("u" + std::to_string(i), "0 8 linear udm:base 0");
-    const Error refused = refusal([&] { devices->remove(named("base"), false, false); });
+    const Error refused = refusal([&] { devices->remove(named("base"), {}); });
     EXPECT_EQ(refused.message, "base is in use: used by u0, u1, u2, u3, u4, u5, u6, u7 and 4 more");
     EXPECT_EQ(devices->registry().users_of(*devices->registry().find(named("base"))).size(), 12u);
 }

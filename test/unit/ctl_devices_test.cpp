@@ -35,7 +35,7 @@ TEST_F(DevicesOf, NamesUuidsAndNumbersAreUnique) {
     create_with("c", "", {});
     EXPECT_EQ(info("b")["minor"], 0);    // the lowest free one
     EXPECT_EQ(info("c")["minor"], 1);
-    devices->remove(named("b"), false, false);
+    devices->remove(named("b"), {});
     create_with("d", "", {});
     EXPECT_EQ(info("d")["minor"], 0);
 }
@@ -104,12 +104,12 @@ TEST_F(DevicesOf, OneInUseIsBusyAndItsUsersAreNamed) {
     create("low", "0 8 zero");
     create("high", "0 8 linear udm:low 0");
     EXPECT_EQ(info("low")["open_count"], 1);
-    const Error error = refusal([&] { devices->remove(named("low"), false, false); });
+    const Error error = refusal([&] { devices->remove(named("low"), {}); });
     EXPECT_EQ(error.code, Errc::busy);
     EXPECT_NE(error.message.find("high"), std::string::npos);
-    devices->remove(named("high"), false, false);
+    devices->remove(named("high"), {});
     EXPECT_EQ(info("low")["open_count"], 0);
-    devices->remove(named("low"), false, false);
+    devices->remove(named("low"), {});
 }
 
 TEST_F(DevicesOf, OneCanBeNamedInTablesInEveryWay) {
@@ -127,9 +127,9 @@ TEST_F(DevicesOf, OneCanBeNamedInTablesInEveryWay) {
 TEST_F(DevicesOf, DeferredRemovalHappensWhenTheLastUserGoes) {
     create("low", "0 8 zero");
     create("high", "0 8 linear udm:low 0");
-    EXPECT_TRUE(devices->remove(named("low"), true, false));
+    EXPECT_TRUE(devices->remove(named("low"), {.deferred = true}));
     EXPECT_EQ(info("low")["deferred_remove"], true);
-    EXPECT_FALSE(devices->remove(named("high"), true, false));
+    EXPECT_FALSE(devices->remove(named("high"), {.deferred = true}));
     // It is not found any more before the state has forgotten it; both happen on another thread.
     const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds{20};
     while (!state->all("device/").empty() && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
@@ -159,7 +159,7 @@ TEST_F(DevicesOf, AStoreHasOneOwnerThoughTwoAskForItAtOnce) {
         other.join();
         ASSERT_LE(loaded, 1) << "round " << round;
         for (const char* name : {"a", "b"}) {
-            if (devices->registry().try_find(named(name))) devices->remove(named(name), false, false);
+            if (devices->registry().try_find(named(name))) devices->remove(named(name), {});
         }
     }
 }
@@ -208,17 +208,17 @@ TEST_F(DevicesOf, ANameIsFreeWhenTheStateForgotItAndANumberWhenItsDeviceIsGone) 
 TEST_F(DevicesOf, DeferredRemovalCanBeCalledOff) {
     create("low", "0 8 zero");
     create("high", "0 8 linear udm:low 0");
-    devices->remove(named("low"), true, false);
+    devices->remove(named("low"), {.deferred = true});
     devices->message(named("low"), Sector{0}, "@cancel_deferred_remove");
     EXPECT_EQ(info("low")["deferred_remove"], false);
-    devices->remove(named("high"), false, false);
+    devices->remove(named("high"), {});
     EXPECT_EQ(info("low")["open_count"], 0);
 }
 
 TEST_F(DevicesOf, ForcedRemovalPutsAnErrorTableInFirst) {
     create("low", "0 8 zero");
     create("high", "0 8 linear udm:low 0");
-    EXPECT_EQ(refusal([&] { devices->remove(named("low"), false, true); }).code, Errc::busy);
+    EXPECT_EQ(refusal([&] { devices->remove(named("low"), {.force = true}); }).code, Errc::busy);
     EXPECT_EQ(table("low"), "0 8 error ");
     char letter = 0;
     EXPECT_EQ(transfer("high", Op::read, 0, letter), IoStatus::io_error);
@@ -228,7 +228,7 @@ TEST_F(DevicesOf, RemoveAllTakesWholeStacks) {
     create("low", "0 8 zero");
     create("mid", "0 8 linear udm:low 0");
     create("high", "0 8 linear udm:mid 0");
-    const Devices::Removed result = devices->remove_all(false, false);
+    const Devices::Removed result = devices->remove_all({});
     EXPECT_EQ(result.removed.size(), 3u);
     EXPECT_TRUE(result.busy.empty());
     EXPECT_EQ(devices->registry().size(), 0u);
@@ -379,7 +379,7 @@ TEST_F(DevicesOf, ATableMayReachOverReactors) {
     devices->load(named("b"), lines_of_text("0 2048 zero"), false);
     devices->resume(named("b"));
     EXPECT_EQ(read("both", 2048), '\0');
-    devices->remove_all(false, false);
+    devices->remove_all({});
     EXPECT_EQ(devices->registry().size(), 0u);
 }
 
@@ -407,7 +407,7 @@ TEST_F(DevicesOf, AWaitEndsWithAnEventOrARemoval) {
     EXPECT_EQ((*found)["event_number"], 1);
     const auto gone = devices->wait(named("new"), 1, 5);
     EXPECT_EQ(refusal([&] { gone->at_deadline(); }).code, Errc::timed_out);
-    devices->remove(named("new"), false, false);
+    devices->remove(named("new"), {});
     EXPECT_EQ(refusal([&] { gone->check(); }).code, Errc::not_found);
 }
 
@@ -429,7 +429,7 @@ TEST_F(DevicesOf, ManyClientsAtOnceLeaveThingsInOrder) {
                     EXPECT_EQ(failure.error().code, Errc::bad_argument) << failure.what();
                 }
                 devices->resume(named(mine));
-                devices->remove(named(mine), false, false);
+                devices->remove(named(mine), {});
                 static_cast<void>(devices->counters({}));
             }
         });

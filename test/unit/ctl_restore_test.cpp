@@ -44,7 +44,7 @@ TEST_F(Restart, WordsKeepTheirMeaningOverARename) {
 TEST_F(Restart, RemovalsAndSwapsAreRemembered) {
     create("gone", "0 8 zero");
     create("swapped", "0 8 zero");
-    devices->remove(named("gone"), false, false);
+    devices->remove(named("gone"), {});
     devices->load(named("swapped"), lines_of_text("0 8 error"), true);
     devices->resume(named("swapped"));
     restart();
@@ -155,7 +155,7 @@ TEST_F(RestartWithSnapshots, AStoreThatWasHandedOverIsTheHeirs) {
     EXPECT_EQ(read("heir", 16), 'H');
     EXPECT_EQ(table("snap"), "0 2048 error ");
     // And on to a third, in one step.
-    devices->remove(named("snap"), false, false);
+    devices->remove(named("snap"), {});
     devices->suspend(named("heir"), false);
     create("snap", line);
     restart();
@@ -219,7 +219,7 @@ TEST_F(RestartWithSnapshots, AMissingStoreIsLostForGood) {
     std::filesystem::rename(cow + ".away", cow);    // too late
     start();
     expect_lost("snap");
-    devices->remove(named("snap"), false, false);
+    devices->remove(named("snap"), {});
     // Nor by hand, nor under another name of the file, once it was seen.
     create("again", "0 2048 snapshot " + base + " " + cow + " P 8");
     EXPECT_EQ(status("again"), "0 2048 snapshot Invalid");
@@ -234,7 +234,7 @@ TEST_F(RestartWithSnapshots, ABlankStoreIsNotANewOne) {
     expect_lost("snap");
     EXPECT_EQ(read("second", 0), 'O');
     // Made by hand it is one, from here on, and stays one over a restart.
-    devices->remove(named("snap"), false, false);
+    devices->remove(named("snap"), {});
     create("again", "0 2048 snapshot " + base + " " + cow + " P 8");
     EXPECT_EQ(status("again"), "0 2048 snapshot 16/2048 16");
     EXPECT_TRUE(devices->lost_stores().all().empty());
@@ -304,10 +304,10 @@ TEST_F(Restart, ADamagedStateBringsNothingUp) {
 TEST_F(Restart, WhatWasToGoGoes) {
     create("low", "0 8 zero");
     create("high", "0 8 linear udm:low 0");
-    devices->remove(named("low"), true, false);
+    devices->remove(named("low"), {.deferred = true});
     restart();
     EXPECT_EQ(info("low")["deferred_remove"], true);
-    devices->remove(named("high"), false, false);
+    devices->remove(named("high"), {});
     while (devices->registry().try_find(named("low"))) std::this_thread::yield();
 }
 

@@ -59,7 +59,7 @@ TEST_F(Taking, MovesAnyOtherTableToADeviceOfItsOwn) {
     take({"vol"}, false, "second");
     EXPECT_EQ(read("second", 0), 'B');
     EXPECT_EQ(devices->registry().size(), 4u);
-    devices->remove_all(false, false);
+    devices->remove_all({});
     while (devices->registry().size() != 0) std::this_thread::yield();    // vol-real goes with its last user
 }
 
@@ -339,7 +339,7 @@ TEST_F(Taking, AFailedDropLeavesTheStillImageAsItWas) {
     EXPECT_EQ(read("r", 0), '\0');
     EXPECT_EQ(refusal([&] { snapshots->drop(named("a")); }).code, Errc::busy);
     EXPECT_TRUE(is_read_only());
-    devices->remove(named("r"), false, false);
+    devices->remove(named("r"), {});
     snapshots->drop(named("a"));
     while (devices->registry().try_find(named("a"))) std::this_thread::yield();
     EXPECT_EQ(read("vol", 0), 'B');
@@ -411,7 +411,7 @@ TEST_F(Taking, AVolumeThatIsRemovedDuringItsMergeGoesWhenThatIsDone) {
         layer->settings["merge_rate"] = "512";    // 8 s from the first chunk to the second
     }
     snapshots->drop(named("a"));
-    devices->remove(named("vol"), false, false);
+    devices->remove(named("vol"), {});
     settle();
     EXPECT_EQ(status("vol-live").find("snapshot-merge"), 7u);
     devices->set(named("vol-live"), Json{{"merge_rate", nullptr}});
@@ -548,7 +548,10 @@ TEST(CowFile, IsNeverLargerThanUseful) {
     EXPECT_EQ(useful_cow_bytes(Sectors{2048}, 4096), (1 + 256 + 2) * 4096u);
     EXPECT_EQ(cow_bytes(std::nullopt, Sectors{2048}, 4096), 259 * 4096u);
     EXPECT_EQ(cow_bytes("100G", Sectors{2048}, 4096), 259 * 4096u);
-    EXPECT_EQ(cow_bytes("1", Sectors{2048}, 4096), 4 * 4096u);
+    EXPECT_EQ(cow_bytes("16K", Sectors{2048}, 4096), 4 * 4096u);
+    EXPECT_EQ(cow_bytes("3%", Sectors{2048}, 4096), 8 * 4096u);
+    EXPECT_THROW(cow_bytes("15K", Sectors{2048}, 4096), Failure);
+    EXPECT_THROW(cow_bytes("1%", Sectors{2048}, 4096), Failure);
     EXPECT_EQ(cow_bytes("50%", Sectors{2048}, 4096), 128 * 4096u);
     EXPECT_THROW(cow_bytes("%", Sectors{2048}, 4096), Failure);
     EXPECT_THROW(cow_bytes("-1", Sectors{2048}, 4096), Failure);

@@ -118,6 +118,11 @@ TEST(DeviceWords, ThatAreRelativePathsBecomeAbsolute) {
     EXPECT_EQ(ctl::with_absolute_paths("striped", "2 8 a 0 b 8"), "2 8 " + here + "/a 0 " + here + "/b 8");
     EXPECT_EQ(ctl::with_absolute_paths("delay", "a 0 5 b 8 6"), here + "/a 0 5 " + here + "/b 8 6");
     EXPECT_EQ(ctl::with_absolute_paths("snapshot", "origin cow P 8"), here + "/origin " + here + "/cow P 8");
+    EXPECT_EQ(ctl::with_absolute_paths("mirror", "disk 2 log 1024 2 a 0 udm:b 8 1 handle_errors"),
+              "disk 2 " + here + "/log 1024 2 " + here + "/a 0 udm:b 8 1 handle_errors");
+    EXPECT_EQ(ctl::with_absolute_paths("mirror", "core 2 1024 nosync 3 a 0 b 0 c 0"), "core 2 1024 nosync 3 " + here + "/a 0 " + here + "/b 0 " + here + "/c 0");
+    for (const char* odd : {"", "disk", "disk x log", "disk 9 log 1024", "core 1 1024", "core 1 1024 x a 0", "core 0"})
+        EXPECT_EQ(ctl::with_absolute_paths("mirror", odd).find(here + "/0"), std::string::npos) << odd;
 }
 
 TEST(DeviceWords, OfOtherKindsStayAsTheyAre) {
