@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <list>
+
 #include "base/parse.hpp"
 #include "ctl/call_on.hpp"
 #include "ctl/failure.hpp"
@@ -19,6 +22,7 @@ namespace {
 
 // While DEST's server is away, requests of the volume wait so long for it, and go on without it then.
 constexpr const char* kPatience = "10";
+constexpr std::size_t kLinesMost = 64;    // each has a log of its own
 
 Failure refusal(const std::string& name, std::string why, Errc code = Errc::bad_argument) { return Failure{code, fmt::format("{} {}", name, why), name}; }
 
@@ -35,15 +39,16 @@ void check_may_move(const Record& record) {
     if (record.suspended || record.inactive) refuse("is suspended or has a table that waits to be resumed; resume or clear it first", Errc::busy);
     if (record.still) refuse("is a still image that a redirected volume stands on, and does not move");
     if (is_live_layer(record)) refuse("is the layer of a redirected volume, and does not move");
-    const std::vector<TableLine>& lines = record.live->lines;
-    if (lines.size() != 1) refuse(fmt::format("has a table of {} lines; only volumes of one line move", lines.size()));
-    if (lines[0].type == "snapshot" || lines[0].type == "snapshot-merge") refuse("is a snapshot, whose store does not move: move its origin");
-    if (lines[0].type == "mirror") refuse("is a mirror: `udm mirror replace-leg` moves one of its legs");
-    if (lines[0].type != "linear") refuse(fmt::format("has a table of type {}; what moves is linear", lines[0].type));
+    for (const TableLine& line : record.live->lines) {
+        if (line.type == "snapshot" || line.type == "snapshot-merge") refuse("is a snapshot, whose store does not move: move its origin");
+        if (line.type == "mirror") refuse("is a mirror: `udm mirror replace-leg` moves one of its legs");
+        if (line.type != "linear") refuse(fmt::format("has a table of type {}; what moves is linear", line.type));
+        const std::string from = words_of(line)[0];
+        if (from.starts_with("ram:") && from.find(':', 4) == std::string::npos)
+            refuse(fmt::format("has its data in memory that is its own ({}); use ram:NAME:SIZE to have volumes that move", from));
+    }
+    if (record.live->lines.size() > kLinesMost) refuse(fmt::format("has a table of {} lines; volumes of {} at most move", record.live->lines.size(), kLinesMost));
     if (record.live->read_only) refuse("is read-only, and a copy needs to be written: create it again without that");
-    const std::string from = words_of(lines[0])[0];
-    if (from.starts_with("ram:") && from.find(':', 4) == std::string::npos)
-        refuse(fmt::format("has its data in memory that is its own ({}); use ram:NAME:SIZE to have volumes that move", from));
 }
 
 // A redirected volume is linear over its layer.
@@ -115,19 +120,26 @@ Json Moving::start(const DeviceKey& volume, const std::string& to, const std::op
         about = {.name = asked->name, .size = record->size, .logical_block = kSectorSize, .home = record->home};
     }
     run_on(devices_.host().env(about.home).reactor, [&] { about.logical_block = record->owned->limits().logical_block; });
-    const auto from = words_of(before.lines[0]);
     if (const RecordPtr below = find_mapped(devices_.registry(), to); below && (below == record || below == asked))
         throw Failure{Errc::bad_argument, fmt::format("{} cannot move to itself", about.name), about.name};
 
     NewLeg leg{devices_, to, about};
-    MirrorLog log{devices_, fmt::format("move-{}", record->minor), about.size};
-    TableLine mirror = before.lines[0], then = before.lines[0];
-    mirror.type = "mirror";
-    mirror.params = fmt::format("{} 2 {} {} {} 0 2 handle_errors keep_log", log.words(), quote_word(from[0]), from[1], quote_word(to));
-    then.params = fmt::format("{} 0", quote_word(to));
-    const Json noted = {{"from", from[0]}, {"to", to}, {"made", leg.made()}, {"log", log.path()}, {"volume", asked->minor}, {"mirror", mirror.params},
-                        {"then", json_of_lines({then})}, {"back", json_of_lines(before.lines)}, {"paused", false},
-                        {"rate_before", settings.value("resync_rate", Json{})}};
+    std::list<MirrorLog> logs;
+    std::vector<TableLine> mirrors;
+    Json paths = Json::array();
+    std::string from;
+    for (const TableLine& line : before.lines) {
+        const auto words = words_of(line);
+        const MirrorLog& log = logs.emplace_back(devices_, fmt::format("move-{}-{}", record->minor, logs.size()), line.length);
+        if (!log.path().empty()) paths.push_back(log.path());
+        mirrors.push_back({line.begin, line.length, "mirror",
+                           fmt::format("{} 2 {} {} {} {} 2 handle_errors keep_log", log.words(), quote_word(words[0]), words[1], quote_word(to), line.begin.v)});
+        if (from.empty()) from = words[0];
+        else if (from != words[0] && !from.ends_with(" and others")) from += " and others";
+    }
+    const Json noted = {{"from", from}, {"to", to}, {"made", leg.made()}, {"logs", paths}, {"volume", asked->minor}, {"mirrors", text_of_lines(mirrors)},
+                        {"then", json_of_lines({{Sector{0}, about.size, "linear", quote_word(to) + " 0"}})}, {"back", json_of_lines(before.lines)},
+                        {"paused", false}, {"rate_before", settings.value("resync_rate", Json{})}};
     if (between) between->commit();
     bool committed = false;
     try {
@@ -136,7 +148,7 @@ Json Moving::start(const DeviceKey& volume, const std::string& to, const std::op
             record->moving = noted;
             if (rate) record->settings["resync_rate"] = *rate;
         }
-        devices_.load_step(record, {mirror}, false, before.minors);
+        devices_.load_step(record, mirrors, false, before.minors);
         devices_.commit({devices_.change_of(*record, true)});
         committed = true;
         devices_.resume_step(record);
@@ -145,9 +157,9 @@ Json Moving::start(const DeviceKey& volume, const std::string& to, const std::op
         throw;
     }
     leg.keep();
-    log.keep();
+    for (MirrorLog& log : logs) log.keep();
     devices_.publish(*record, "table", "moving to " + to);
-    log_info(about.name, "moves from {} to {}", from[0], to);
+    log_info(about.name, "moves from {} to {}", from, to);
     watch(record);
     return describe(record);    // still locked: it cannot have ended
 }
@@ -212,14 +224,14 @@ Json Moving::abort(const DeviceKey& volume) {
         if (!held && (record->suspended || record->inactive || !is_move_table(*record, noted)))
             throw refusal(name, "is suspended or has a table that waits to be resumed; resume or clear it first", Errc::busy);
     }
-    if (held && !log_trusts_from(noted)) {
+    if (held && !logs_trust_from(noted)) {
         throw refusal(name, fmt::format("cannot come up without {}, which may have what {} lacks: the move can be ended when both are there", noted.value("to", ""),
                                         noted.value("from", "")), Errc::busy);
     }
     devices_.load_step(record, lines_of_json(noted["back"]), false, held ? held->minors : minors_of(devices_, *record));
     try {
         devices_.suspend_step(*record, {});
-        if (!held && details_of(*record).value("source_leg", 0) != 0) {
+        if (!held && has_failed(details_of(*record))) {
             throw Failure{Errc::io, fmt::format("{} has failed, and only {} has what was written since: the move cannot be taken back. It ends by itself when {} has all",
                                                 noted.value("from", ""), noted.value("to", ""), noted.value("to", "")), name};
         }
@@ -233,7 +245,7 @@ Json Moving::abort(const DeviceKey& volume) {
         const std::lock_guard lock{devices_.registry().mutex};
         end_note(*record, noted);
     }
-    remove_log(noted);
+    remove_logs(noted);
     bool removed = false;
     if (noted.value("made", false)) removed = ::unlink(noted.value("to", "").c_str()) == 0;
     devices_.publish(*record, "table", "the move to " + noted.value("to", "") + " was taken back");
@@ -245,13 +257,15 @@ Json Moving::abort(const DeviceKey& volume) {
 
 void Moving::tell_paused(const RecordPtr& record, bool paused) const {
     const std::vector<std::string> words{paused ? "resync_pause" : "resync_resume"};
+    std::vector<Sector> starts;
     unsigned home = 0;
     {
         const std::lock_guard lock{devices_.registry().mutex};
         home = record->home;
-        if (!record->device) return;
+        if (!record->device || !record->live) return;
+        for (const TableLine& line : record->live->lines) starts.push_back(line.begin);
     }
-    static_cast<void>(must(call_on(devices_.host().env(home).reactor, [&] { return record->owned->message(Sector{0}, &words); })));
+    for (const Sector start : starts) static_cast<void>(must(call_on(devices_.host().env(home).reactor, [&] { return record->owned->message(start, &words); })));
 }
 
 Json Moving::pause(const DeviceKey& volume, bool paused) {
@@ -270,27 +284,37 @@ Json Moving::pause(const DeviceKey& volume, bool paused) {
 
 // --- for people -----------------------------------------------------------------------------------------------------
 
-// As table.status has them, with the letters of both legs and of the log.
+// Of each mirror as table.status has them, with the letters of both legs and of the log.
 Json Moving::details_of(const Record& record) const {
     DeviceKey key;
     key.minor = record.minor;
-    const Json lines = devices_.status(key, false);
-    if (lines.size() != 1 || lines[0]["type"] != "mirror") return Json::object();
-    Json details = lines[0].value("details", Json::object());
-    const auto words = split_words(lines[0]["text"].get<std::string>());
-    if (words && words->size() > 6 && (*words)[5].size() == 2) details["health"] = (*words)[5] + words->back();
-    return details;
+    Json list = Json::array();
+    for (const Json& line : devices_.status(key, false)) {
+        if (line["type"] != "mirror") return Json::array();
+        Json details = line.value("details", Json::object());
+        const auto words = split_words(line["text"].get<std::string>());
+        if (words && words->size() > 6 && (*words)[5].size() == 2) details["health"] = (*words)[5] + words->back();
+        list.push_back(std::move(details));
+    }
+    return list;
+}
+
+bool has_failed(const Json& mirrors) {
+    return std::any_of(mirrors.begin(), mirrors.end(), [](const Json& mirror) { return mirror.value("source_leg", 0) != 0; });
 }
 
 namespace {
 
 // What keeps it from ending, for people; empty: nothing.
-std::string obstacle_of(const std::string& volume, const Json& noted, const Json& details) {
-    const std::string from = noted.value("from", ""), to = noted.value("to", ""), health = details.value("health", "AAA");
-    if (details.value("source_leg", 0) != 0) return fmt::format("{} has failed; {} has all there is", from, to);
-    if (details.contains("legs_away")) return fmt::format("{0} fails; {1} goes on from {2} alone, and the move goes on by itself when {0} is back", to, volume, from);
-    if (health[2] == 'D' || health[2] == 'F') return fmt::format("the move's log {} cannot be written: writes may fail. Make room there, or `udm move {} --abort`", noted.value("log", ""), volume);
-    if (health[0] != 'A') return fmt::format("{} cannot be read everywhere: what is left is tried again and again. `udm move {} --abort` ends that", from, volume);
+std::string obstacle_of(const std::string& volume, const Json& noted, const Json& mirrors) {
+    const std::string from = noted.value("from", ""), to = noted.value("to", "");
+    if (has_failed(mirrors)) return fmt::format("{} has failed; {} has all there is", from, to);
+    for (const Json& mirror : mirrors) {
+        const std::string health = mirror.value("health", "AAA");
+        if (mirror.contains("legs_away")) return fmt::format("{0} fails; {1} goes on from {2} alone, and the move goes on by itself when {0} is back", to, volume, from);
+        if (health[2] == 'D' || health[2] == 'F') return fmt::format("the move's log cannot be written: writes may fail. Make room in the state directory, or `udm move {} --abort`", volume);
+        if (health[0] != 'A') return fmt::format("{} cannot be read everywhere: what is left is tried again and again. `udm move {} --abort` ends that", from, volume);
+    }
     return {};
 }
 
@@ -313,18 +337,21 @@ Json Moving::describe(const RecordPtr& record) const {
         about.update({{"state", "held"}, {"because", held}});
         return about;
     }
-    Json details;
+    Json mirrors;
     try {
-        details = details_of(*record);
+        mirrors = details_of(*record);
     } catch (const Failure&) {    // it has just gone
         return nullptr;
     }
-    about["left_bytes"] = details.value("resync_left_bytes", std::uint64_t{0});
-    for (const auto& [theirs, ours] : {std::pair{"resync_bytes_per_second", "bytes_per_second"}, {"resync_seconds_left", "seconds_left"}}) {
-        if (details.contains(theirs)) about[ours] = details[theirs];
+    std::uint64_t left = 0, speed = 0;
+    for (const Json& mirror : mirrors) {
+        left += mirror.value("resync_left_bytes", std::uint64_t{0});
+        speed += mirror.value("resync_bytes_per_second", std::uint64_t{0});
     }
-    const std::string obstacle = obstacle_of(about["device"], noted, details);
-    about["state"] = !obstacle.empty() && about["left_bytes"] != 0 ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
+    about["left_bytes"] = left;
+    if (speed != 0) about.update({{"bytes_per_second", speed}, {"seconds_left", (left + speed - 1) / speed}});
+    const std::string obstacle = obstacle_of(about["device"], noted, mirrors);
+    about["state"] = !obstacle.empty() && left != 0 ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
     if (!obstacle.empty()) about["because"] = obstacle;
     return about;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -20,15 +21,17 @@ namespace {
 constexpr std::chrono::milliseconds kBetweenLooks{1000};
 
 // Whether TO has all there is: it lacks nothing, or it is what counts, since FROM failed.
-bool is_all_there(const Json& details) {
-    if (!details.contains("source_leg")) return false;
-    return details["source_leg"] == 1 || (details.value("resync_left_bytes", 1) == 0 && !details.contains("legs_away"));
+bool is_all_there(const Json& mirrors) {
+    return !mirrors.empty() && std::all_of(mirrors.begin(), mirrors.end(), [](const Json& mirror) {
+        if (!mirror.contains("source_leg")) return false;
+        return mirror["source_leg"] == 1 || (mirror.value("resync_left_bytes", 1) == 0 && !mirror.contains("legs_away"));
+    });
 }
 
 }  // namespace
 
 bool is_move_table(const Record& record, const Json& noted) {
-    return record.live && record.live->lines.size() == 1 && record.live->lines[0].type == "mirror" && record.live->lines[0].params == noted.value("mirror", "");
+    return record.live && text_of_lines(record.live->lines) == noted.value("mirrors", "");
 }
 
 void end_note(Record& record, const Json& noted) {
@@ -61,17 +64,21 @@ std::string name_of_volume(const Devices& devices, const Record& carrier, const 
 }
 
 // Only under version 1 is there a record that another leg counts (docs/formats/disk_log.md). A log of zeroes was never used.
-bool log_trusts_from(const Json& noted) {
-    const Fd log{::open(noted.value("log", "").c_str(), O_RDONLY | O_CLOEXEC)};
-    struct {
-        le32 magic, version;
-    } begin{};
-    if (!log || ::pread(log.get(), &begin, sizeof begin, 0) != sizeof begin) return false;
-    return (begin.magic == 0 && begin.version == 0) || (begin.magic == 0x4D695272 && begin.version == 2);
+bool logs_trust_from(const Json& noted) {
+    for (const Json& path : noted.at("logs")) {
+        const Fd log{::open(path.get_ref<const std::string&>().c_str(), O_RDONLY | O_CLOEXEC)};
+        struct {
+            le32 magic, version;
+        } begin{};
+        if (!log || ::pread(log.get(), &begin, sizeof begin, 0) != sizeof begin) return false;
+        if ((begin.magic != 0 || begin.version != 0) && (begin.magic != 0x4D695272 || begin.version != 2)) return false;
+    }
+    return true;
 }
 
-void remove_log(const Json& noted) noexcept {
-    if (const auto log = noted.find("log"); log != noted.end() && !log->get_ref<const std::string&>().empty()) ::unlink(log->get_ref<const std::string&>().c_str());
+void remove_logs(const Json& noted) noexcept {
+    if (noted.is_null()) return;
+    for (const Json& path : noted.at("logs")) ::unlink(path.get_ref<const std::string&>().c_str());
 }
 
 void go_on_with_mirror(Devices& devices, const RecordPtr& record, const Json& noted) noexcept {
@@ -99,7 +106,7 @@ void Moving::go_on() {
             noted = record->moving;
         }
         if (noted.is_null()) continue;
-        needed.insert(noted.value("log", ""));
+        for (const Json& log : noted.at("logs")) needed.insert(log.get<std::string>());
         watch(record);
     }
     if (!devices_.state().is_kept()) return;
@@ -169,7 +176,7 @@ void Moving::run() {
 }
 
 void Moving::forget(const RecordPtr& record, const Json& noted) {
-    remove_log(noted);
+    remove_logs(noted);
     told_.erase(record->serial);
     const std::lock_guard lock{mutex_};
     watched_.erase(record->serial);
@@ -195,12 +202,12 @@ void Moving::look(const RecordPtr& record) {
         log_warning(devices_.name_of(*record), "has another table now: its move to {} is over", noted.value("to", ""));
     }
     if (gone || noted.is_null() || other) return forget(record, noted);
-    const Json details = details_of(*record);
+    const Json mirrors = details_of(*record);
     if (told_.insert(record->serial).second) {    // at the begin, and after a restart
         set_patience(record, noted.value("to", ""), true);
         if (noted.value("paused", false)) tell_paused(record, true);
     }
-    if (is_all_there(details)) finish(record, noted);
+    if (is_all_there(mirrors)) finish(record, noted);
 }
 
 // The mirror is looked at again when nothing is under way and both legs were flushed. The state first: whichever table a crash leaves

@@ -18,9 +18,11 @@ State::Change change_at_end(const Devices& devices, Record& record, const Json& 
 // Which of our devices its words mean.
 std::map<std::string, std::uint32_t> minors_of(const Devices& devices, const Record& record);
 std::string name_of_volume(const Devices& devices, const Record& carrier, const Json& noted);
-// Of a device that is not up: whether the log says that nobody but FROM is the source. False if it cannot be read.
-bool log_trusts_from(const Json& noted);
-void remove_log(const Json& noted) noexcept;
+// Of the details of a move's mirrors: whether its old place has failed, so that the new one alone has what was written since.
+bool has_failed(const Json& mirrors);
+// Of a device that is not up: whether the logs say that nobody but FROM is the source. False if one cannot be read.
+bool logs_trust_from(const Json& noted);
+void remove_logs(const Json& noted) noexcept;
 // After a swap away from the mirror that was begun and cannot be: the mirror goes on, if it is there still, and the state says so; else the
 // move is over.
 // `operation` of the record is held.

@@ -154,7 +154,7 @@ def test_after_a_kill_only_what_was_not_copied_is_copied(folder):
         daemon.rpc("device.set", device="vol", key="log_rest", value=20)  # the log learns soon what is copied
         wait_until(lambda: left(daemon) < SIZE // 2, "half of it")
         daemon.rpc("move.pause", device="vol")
-        log = os.path.join(here, "state", "logs", f"move-{daemon.rpc('device.info', device='vol')['minor']}.log")
+        log = os.path.join(here, "state", "logs", f"move-{daemon.rpc('device.info', device='vol')['minor']}-0.log")
         copied = written()
 
         def clean_regions():
@@ -270,6 +270,44 @@ def test_volumes_of_any_size_move(folder, daemon, sectors):
     daemon.udm("move", "vol", target)
     assert os.path.getsize(target) == sectors * 512
     assert same(source, target)
+
+
+def test_all_lines_of_a_table_move_to_one_place_over_a_kill(folder):
+    with Daemon(folder, state_dir=True) as daemon:
+        one, two, target = (os.path.join(folder, name) for name in ("one.img", "two.img", "target.img"))
+        expected = os.path.join(folder, "expected.img")
+        crashload.fill(expected, SIZE)
+        cut = 8 * MIB + 512 * 13
+        for path, first, rest in ((one, 0, cut), (two, cut, SIZE - cut)):
+            with open(expected, "rb") as file, open(path, "wb") as out:
+                file.seek(first)
+                out.truncate(MIB)
+                out.seek(MIB)
+                out.write(file.read(rest))
+        table = f"0 {cut // 512} linear {one} 2048\n{cut // 512} {(SIZE - cut) // 512} linear {two} 2048"
+        daemon.create("vol", table)
+        with crashload.CrashLoad(os.path.join(folder, "journal"), {"vol": daemon.export("vol")}) as load:
+            daemon.rpc("move.start", device="vol", to=target, rate="2M")
+            assert len(os.listdir(os.path.join(folder, "state", "logs"))) == 2
+            wait_until(lambda: left(daemon) < SIZE * 0.9, "some to be copied")
+            assert daemon.udm("move", "vol", "--abort", check=False).returncode == 0
+            assert daemon.table("vol") == table and not os.path.exists(target)
+            daemon.rpc("move.start", device="vol", to=target, rate="2M")
+            load.wait_for_writes(100)
+            wait_until(lambda: left(daemon) < SIZE * 0.9, "some to be copied")
+            daemon.rpc("move.pause", device="vol")
+            daemon.kill()
+            daemon.start()
+            assert move_of(daemon)["state"] == "paused" and left(daemon) > 0
+            full_speed(daemon)
+            daemon.rpc("move.resume", device="vol")
+            load.wait_for_writes(100)
+            arrives(daemon)
+            load.finish()
+        assert daemon.table("vol") == f"0 {SIZE // 512} linear {target} 0"
+        assert os.listdir(os.path.join(folder, "state", "logs")) == []
+        status, said = crashload.check(os.path.join(folder, "journal"), vol=daemon.export("vol"))
+        assert status == 0, said
 
 
 # -------------------------------------------------------------------------------------------------- snapshots
@@ -449,8 +487,6 @@ def test_what_cannot_be_is_refused_with_words(folder, daemon):
     with Daemon(far) as other_daemon:
         other_daemon.create("theirs", f"0 {SIZE // 512} linear {ready} 0")
         refused(ready, "in use by another process")
-    daemon.create("two", f"0 8 linear {other} 0\n8 8 linear {other} 16")
-    refused(ready, "2 lines", name="two")
     daemon.create("zero", "0 64 zero")
     refused(ready, "type zero", name="zero")
     daemon.rpc("device.create", name="ro", table=f"0 {SIZE // 512} linear {other} 0", read_only=True)
