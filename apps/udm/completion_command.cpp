@@ -20,7 +20,7 @@ std::string kind_of_argument(const CLI::App& command) {
         const std::string name = option->get_name(true);
         if (name == "SNAPSHOT") return "snapshots";
         if (command.get_name() != "create" &&
-            (name == "NAME" || name == "VOLUME" || name == "DEVICE" || name == "ORIGIN" || name == "ORIGIN[=SNAP]"))
+            (name == "NAME" || name.starts_with("NAME ") || name == "VOLUME" || name == "DEVICE" || name == "ORIGIN" || name == "ORIGIN[=SNAP]"))
             return "devices";
         return "";
     }
@@ -34,6 +34,7 @@ void collect(const CLI::App& command, const std::string& path, std::vector<Place
     };
     const auto subcommands = command.get_subcommands([](const CLI::App*) { return true; });
     for (const CLI::App* sub : subcommands) add(place.commands, sub->get_name());
+    if (path == "completion") place.commands = "bash zsh fish";
     for (const CLI::Option* option : command.get_options()) {
         for (const std::string& name : option->get_lnames()) add(place.options, "--" + name);
     }
@@ -45,13 +46,16 @@ void collect(const CLI::App& command, const std::string& path, std::vector<Place
 constexpr const char* kBashHead =
     "# bash completion of udm: source it, or put it into /usr/share/bash-completion/completions/udm\n"
     "_udm() {\n"
-    "    local current=${COMP_WORDS[COMP_CWORD]} path= words= names= word i\n"
+    "    local current=${COMP_WORDS[COMP_CWORD]} path= words= options= names= word i\n"
     "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
     "        word=${COMP_WORDS[i]}\n"
+    "        [[ $word == help && -z $path ]] && continue\n"
     "        case \"$path${path:+ }$word\" in\n";
 constexpr const char* kBashTail =
     "    esac\n"
-    "    if [[ $current != -* ]]; then\n"
+    "    if [[ $current == -* ]]; then\n"
+    "        words=\"$options --socket --json\"\n"
+    "    else\n"
     "        case $names in\n"
     "            devices) words+=\" $(udm ls --names 2>/dev/null)\" ;;\n"
     "            snapshots) words+=\" $(udm snapshot list --names 2>/dev/null)\" ;;\n"
@@ -67,8 +71,8 @@ std::string for_bash(const std::vector<Place>& places) {
     for (const Place& place : places) {
         if (!place.path.empty()) paths += (paths.empty() ? "'" : "|'") + place.path + "'";
         cases +=
-            fmt::format("        '{}') words='{}' names={} ;;\n", place.path,
-                        place.commands + (place.commands.empty() ? "" : " ") + place.options, place.names);
+            fmt::format("        '{}') words='{}' options='{}' names={} ;;\n", place.path, place.commands, place.path.empty() ? "--help --version" : place.options,
+                        place.names);
     }
     return fmt::format(
         "{}            {}) path=\"$path${{path:+ }}$word\" ;;\n        esac\n    done\n    case $path "

@@ -109,10 +109,15 @@ void Devices::remove(const RecordPtr& record) {
 bool Devices::remove(const DeviceKey& key, const Removal& how, std::string* kept) {
     const auto [record, operation] = lock(key);
     if (how.careful && !how.deferred) registry_.check_unused(*record);
-    if (kept) *kept = store_left_by(*record);
+    const RecordPtr layer = layer_under(*record);
+    if (kept && layer) {
+        const std::lock_guard lock{registry_.mutex};
+        *kept = layer->snapshot.value("cow", "");
+    }
     if (how.force) replace_by_error(record);
     try {
         remove_locked(record);
+        if (layer) remove_later(layer);    // one that is held is opened by nobody, so nobody's close takes it away
         return false;
     } catch (const Failure& failure) {
         if (!how.deferred || failure.error().code != Errc::busy) throw;
@@ -161,14 +166,22 @@ bool Devices::needed_by_held(const Record& lower) const {
     });
 }
 
-// A redirected volume's layer goes with it, and what was written since the still image is nowhere but in the layer's store.
-std::string Devices::store_left_by(const Record& volume) const {
-    const std::lock_guard lock{registry_.mutex};
-    for (const auto& [lower, count] : volume.uses) {
-        const Json& noted = lower->snapshot;
-        if (noted.is_object() && noted.value("layer_of", ~0u) == volume.minor) return noted.value("cow", "");
+// Of a redirected volume: it goes with it, and what was written since the still image is nowhere but in its store. Null of others.
+RecordPtr Devices::layer_under(const Record& volume) const {
+    std::map<std::string, std::uint32_t> below;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        const auto& slot = volume.live ? volume.live : volume.kept;
+        if (slot) below = slot->minors;
     }
-    return {};
+    for (const auto& [word, minor] : below) {
+        DeviceKey key;
+        key.minor = minor;
+        const RecordPtr lower = registry_.try_find(key);
+        const std::lock_guard lock{registry_.mutex};
+        if (lower && lower->snapshot.is_object() && lower->snapshot.value("layer_of", ~0u) == volume.minor) return lower;
+    }
+    return nullptr;
 }
 
 Devices::Removed Devices::remove_all(const Removal& how) {

@@ -206,7 +206,7 @@ class Devices {
     bool needed_by_held(const Record& lower) const;
     void replace_by_error(const RecordPtr& record);
     std::string advice_for_held_locked(const Record& record) const;
-    std::string store_left_by(const Record& volume) const;
+    RecordPtr layer_under(const Record& volume) const;
     void tell_settings(const Record& record, Device& device, unsigned home) const;
     void update_after_resume(const RecordPtr& record);
     Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;

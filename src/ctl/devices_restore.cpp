@@ -242,12 +242,13 @@ void Devices::bring_up_one(const RecordPtr& record, const Away& away) {
 // What to do about it. The registry's mutex is held.
 std::string Devices::advice_for_held_locked(const Record& record) const {
     if (record.held_because.ends_with(kStandsOnHeld)) return "it comes up with that one";
-    const bool snapshot = (record.snapshot.is_object() && !record.internal) || (record.kept && std::any_of(record.kept->lines.begin(), record.kept->lines.end(),
+    const bool snapshot = record.snapshot.is_object() || (record.kept && std::any_of(record.kept->lines.begin(), record.kept->lines.end(),
                                                                                      [](const TableLine& line) { return !snapshot_cow(line).empty(); }));
-    const std::string away = snapshot ? "`udm snapshot drop " + record.name + "`" : "`udm remove " + record.name + "`";
+    const std::string away = snapshot && !record.internal ? "`udm snapshot drop " + record.name + "`" : "`udm remove " + record.name + "`";
     if (!record.stale_because.empty() || (record.kept && !lost_with_memory(record.kept->lines).empty()))
         return fmt::format("nothing brings that back: {} takes away what is left of it", away);
-    return fmt::format("mend that, then `udmsetup resume {}` tries again; {} if nobody needs it", record.name, away);
+    return fmt::format("mend that, then `udmsetup resume {}` tries again", record.name) +
+           (record.internal ? "" : fmt::format("; {} if nobody needs it", away));
 }
 
 void Devices::hold(Record& record, const std::string& why) {

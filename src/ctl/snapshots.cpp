@@ -239,6 +239,10 @@ Json Snapshots::drop(const DeviceKey& key) {
     if (noted.is_null() && !is_snapshot)
         throw Failure{Errc::bad_argument,
                       fmt::format("{} is no snapshot; `udm remove` removes devices", name), name};
+    if (noted.is_object() && noted.contains("layer_of")) {
+        throw Failure{Errc::bad_argument, fmt::format("{} is no snapshot: a redirected volume keeps there what was written since its still image; `udm snapshot drop` "
+                                                      "that one", name), name};
+    }
     if (noted.is_object() && noted.value("redirect", false)) {
         if (!registry.users_of(*record).empty()) {
             Json begun = merging_.merge_down(record);

@@ -406,6 +406,10 @@ def test_completion_knows_every_command(daemon, shell):
         assert offers("udm", "sna") == "snapshot"
         assert offers("udm", "show", "di") == "disk"
         assert offers("udm", "snapshot", "take", "--red") == "--redirect"
+        assert offers("udm", "show", "''") == offers("udm", "set", "''") == offers("udm", "snapshot", "list", "''") == "disk", "options when asked for"
+        assert offers("udm", "help", "snapshot", "m") == "merge"
+        assert offers("udm", "completion", "z") == "zsh"
+        assert "--json" in offers("udm", "show", "--")
 
 
 def test_a_store_has_one_owner_also_when_the_second_lives_on_another_reactor(tmp_path):

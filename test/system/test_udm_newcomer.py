@@ -488,6 +488,20 @@ def test_held_devices_say_what_to_do(vol, tmp_path):
     assert "held" not in vol.udm("ls").stdout and vol.udm("ls", "--names").stdout == "other\nvol\n"
 
 
+def test_a_redirected_volume_that_is_held_goes_with_its_layer_and_leaves_its_store(vol, tmp_path):
+    vol.udm("snapshot", "take", "--redirect", "vol=fs")
+    vol.stop()
+    os.rename(tmp_path / "fs.cow", tmp_path / "away")
+    vol.start()
+    os.rename(tmp_path / "away", tmp_path / "fs.cow")
+    assert "udmsetup resume vol-live` tries again\n" in vol.udm("ls").stdout
+    assert "keeps there what was written" in refused(vol, "snapshot", "drop", "vol-live")
+    assert f"{tmp_path}/fs.cow, which stays" in vol.udm("remove", "--force", "vol").stderr
+    wait_until(lambda: vol.udm("ls", "--names").stdout == "fs\n", "the layer to go")
+    vol.udm("snapshot", "drop", "fs")
+    assert (tmp_path / "fs.cow").exists()
+
+
 def test_auto_extends_limit_is_told_once(vol, tmp_path):
     vol.udm("snapshot", "take", "vol=snap", "--size", "256K")
     vol.udm("set", "snap", "auto_extend=64K,512K")
@@ -611,3 +625,11 @@ def test_files_that_were_only_away_at_a_restart_come_back_with_resume(vol, tmp_p
     for name in ("vol", "two"):
         vol.udmsetup("resume", name)
     assert (content(vol, "vol"), content(vol, "snap"), content(vol, "two")) == (now, old, latest)
+
+
+def test_the_manuals_example_of_an_error_is_what_udmsetup_prints(daemon):
+    with open(f"{ROOT}/docs/udmsetup.md", encoding="utf-8") as manual:
+        command, *lines = [line[6:].rstrip("\n") for line in manual if line.startswith("      ")][:4]
+    assert command == "# udmsetup create v --table '0 8192 linear /dev/none 0'"
+    done = daemon.udmsetup("create", "v", "--table", "0 8192 linear /dev/none 0", check=False)
+    assert done.stderr.splitlines() == lines
