@@ -63,6 +63,17 @@ Json look_first(Context& context, const std::string& name, bool force) {
     return one;
 }
 
+std::uint64_t size_of_device(Context& context, const std::string& name) {
+    return context.call("device.info", {{"device", name}}).value("size", std::uint64_t{0});
+}
+
+// The volume may have been resized since the snapshot was taken, and keeps its size; both in sectors.
+std::string but_for(std::uint64_t snapshot, std::uint64_t volume) {
+    if (snapshot == volume) return {};
+    if (snapshot > volume) return fmt::format(" up to its end at {} (what the snapshot had behind that is not there any more)", human_sectors(volume));
+    return fmt::format(" up to {}, where the snapshot ended; what is behind is as it was", human_sectors(snapshot));
+}
+
 std::string snapshots_of(Context& context, const std::string& volume) {
     std::string names;
     for (const Json& one : context.call("snapshot.list", {{"origin", volume}, {"limit", 8}})) names += (names.empty() ? "" : ", ") + one.value("snapshot", "");
@@ -86,6 +97,7 @@ bool wait_for_merge(Context& context, const std::string& name, const std::string
 
 void merge_snapshot(Context& context, const std::string& name, const MergeOptions& options) {
     const bool known = look_first(context, name, options.force).is_object();
+    const std::uint64_t size = known ? size_of_device(context, name) : 0;
     if (options.unexport) context.end_exports(name);
     Json begun;
     try {
@@ -98,7 +110,7 @@ void merge_snapshot(Context& context, const std::string& name, const MergeOption
     const std::string into = begun.value("into", "");
     begun["merged"] = !options.background && wait_for_merge(context, name, begun.value("device", into), false);
     context.print(begun, begun["merged"].get<bool>()
-                             ? fmt::format("{} is what {} was; the snapshot is gone", into, name)
+                             ? fmt::format("{} is what {} was{}; the snapshot is gone", into, name, but_for(size, size_of_device(context, into)))
                              : fmt::format("{} reads as {} already, and is merged behind the scenes; `udm show {}` says how far it is", into,
                                            name, into));
 }

@@ -404,6 +404,19 @@ def test_merge_of_an_overflowed_snapshot_succeeds_and_says_so(vol, tmp_path):
     assert content(vol, "vol")[:written] == b"x" * written
 
 
+@pytest.mark.parametrize("size, said", [("4M", "up to its end at 4.0 MiB"), ("12M", "up to 8.0 MiB, where the snapshot ended; what is behind is as it was")])
+def test_merge_into_a_volume_of_another_size_says_what_it_is_now(vol, size, said):
+    before = content(vol, "vol")
+    vol.udm("snapshot", "take", "vol=then")
+    write_some(vol)
+    vol.udm("resize", "--shrink", "vol", size)
+    assert f"vol is what then was {said}" in vol.udm("snapshot", "merge", "then").stdout
+    with Volume(vol, "vol") as client:
+        assert client.size == int(size[:-1]) * MIB
+        least = min(client.size, SIZE)
+        assert client.read(0, least) == before[:least]
+
+
 def test_a_merge_whose_store_was_cut_off_does_not_call_it_safe(daemon, tmp_path):
     (tmp_path / "disk.img").write_bytes(os.urandom(SIZE))
     daemon.udm("create", "below", str(tmp_path / "disk.img"))
