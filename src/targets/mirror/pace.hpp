@@ -10,7 +10,9 @@ namespace udm::mirror {
 class Pace {
   public:
     static constexpr unsigned kShare = 30;          // percent
-    static constexpr unsigned kPiecesAlone = 8;     // at once, with nobody else
+    // At once, with nobody else: as many at first, so that short copies of many mirrors take little memory; one more for each
+    // that has ended, up to as many as a disk wants.
+    static constexpr unsigned kPiecesFirst = 8, kPiecesMost = 16;
 
     explicit Pace(const std::uint64_t& throttle) noexcept : throttle_{throttle} {}
 
@@ -21,11 +23,13 @@ class Pace {
         next_ = mark_time_ = now;
         mark_bytes_ = bytes_;
         last_rate_ = 0;
+        pieces_alone_ = kPiecesFirst;
     }
+    unsigned pieces_alone() const noexcept { return pieces_alone_; }
     // Until when a piece that would be the `pieces`-th under way must wait: not after `now`: it may begin. ~0: until one has ended.
     Nanoseconds may_begin(Nanoseconds now, unsigned pieces, bool busy) const noexcept {
         const bool alone = !busy && throttle_ >= 100;
-        if (pieces >= (alone ? kPiecesAlone : 1)) return ~Nanoseconds{0};
+        if (pieces >= (alone ? pieces_alone_ : 1)) return ~Nanoseconds{0};
         return next_ > now ? next_ : 0;
     }
     void begins(Nanoseconds now, std::uint64_t bytes) noexcept {
@@ -33,6 +37,7 @@ class Pace {
     }
     void ends(Nanoseconds now, Nanoseconds took, std::uint64_t bytes, bool busy) noexcept {
         bytes_ += bytes;
+        if (pieces_alone_ < kPiecesMost) ++pieces_alone_;
         unsigned percent = busy ? share : 100;
         if (throttle_ < percent) percent = static_cast<unsigned>(throttle_);
         if (percent < 100) {    // one that hung is no reason to rest for ever
@@ -56,6 +61,7 @@ class Pace {
   private:
     const std::uint64_t& throttle_;
     Nanoseconds next_ = 0;
+    unsigned pieces_alone_ = kPiecesFirst;
     std::uint64_t bytes_ = 0, mark_bytes_ = 0, last_rate_ = 0;
     Nanoseconds mark_time_ = 0;
 };

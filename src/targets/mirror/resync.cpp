@@ -86,7 +86,7 @@ Job<void> Resync::run() {
     while (!set_.stopping) {
         again_ = false;
         RegionRun run;
-        if (!paused_ && copies_.out() < kRuns && std::popcount(set_.legs.alive()) > 1) {
+        if (!paused_ && copies_.out() < pace_.pieces_alone() && std::popcount(set_.legs.alive()) > 1) {
             auto asking = set_.log->resync_work({most});
             run = co_await asking;
         }

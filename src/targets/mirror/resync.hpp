@@ -32,7 +32,6 @@ class Resync final {
     std::uint64_t bytes_per_second() const noexcept;    // of late
 
   private:
-    static constexpr unsigned kRuns = 8;
     static constexpr Sectors kRun{1024};    // of regions that are not larger: 512 KiB
     static constexpr Nanoseconds kBackOffFirst = kSecond, kBackOffMost = 60 * kSecond;
     class LookTimer final : public Timer {
@@ -59,7 +58,7 @@ class Resync final {
     Writes& writes_;
     Failures& failures_;
     Pace pace_;
-    Pool<Copy> copies_{kRuns};
+    Pool<Copy> copies_{Pace::kPiecesMost};
     List<Copy> under_way_;
     unsigned pieces_ = 0;        // under way
     bool running_ = false;
