@@ -61,7 +61,7 @@ class Moving final : EventSink {
     std::condition_variable wake_;
     std::map<std::uint64_t, RecordPtr> watched_;    // by serial
     std::set<std::uint64_t> due_;                   // something has happened to them
-    std::set<std::uint64_t> told_;                  // the thread's: looked at since they came up
+    std::set<std::uint64_t> told_;                  // looked at since they came up
     bool subscribed_ = false, stopping_ = false;
     std::thread thread_;    // only while there are moves; last
 };

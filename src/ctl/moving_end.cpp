@@ -136,6 +136,7 @@ void Moving::watch(const RecordPtr& record) {
         if (stopping_) return;
         watched_.emplace(record->serial, record);
         due_.insert(record->serial);
+        told_.erase(record->serial);    // it may have moved before, and was taken back
         first = !std::exchange(subscribed_, true);
         wake_.notify_one();
     }
@@ -177,8 +178,8 @@ void Moving::run() {
 
 void Moving::forget(const RecordPtr& record, const Json& noted) {
     remove_logs(noted);
-    told_.erase(record->serial);
     const std::lock_guard lock{mutex_};
+    told_.erase(record->serial);
     watched_.erase(record->serial);
 }
 
@@ -203,7 +204,12 @@ void Moving::look(const RecordPtr& record) {
     }
     if (gone || noted.is_null() || other) return forget(record, noted);
     const Json mirrors = details_of(*record);
-    if (told_.insert(record->serial).second) {    // at the begin, and after a restart
+    bool first = false;
+    {
+        const std::lock_guard lock{mutex_};
+        first = told_.insert(record->serial).second;
+    }
+    if (first) {    // at the begin, and after a restart
         set_patience(record, noted.value("to", ""), true);
         if (noted.value("paused", false)) tell_paused(record, true);
     }
