@@ -39,7 +39,7 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
             if (method == "device.create" && says("exists")) return "choose another name; `udm ls` lists those in use";
             if (method == "device.create") return "";
             if (method == "snapshot.take" && says("exists")) return "give it another name: ORIGIN=NAME";
-            if (says("export")) return "`udm unexport NAME` ends its exports";
+            if (says("export")) return fmt::format("`udm unexport {}` ends its exports", error.device().empty() ? "NAME" : error.device());
             return method.starts_with("device.") || method.starts_with("snapshot.")
                        ? "`udm show NAME` says what uses it"
                        : "";
@@ -52,6 +52,7 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
         case ENOSPC:
             return "make room there, or use another file system";
         case ENOENT:
+            if (method == "export.remove") return "`udm show NAME` lists its exports";
             return method == "export.add" ? "make the folder first" : "";
         default:
             return "";

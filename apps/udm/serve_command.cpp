@@ -42,7 +42,7 @@ class Served {
 
 struct Serve {
     std::string file, name, uri;
-    bool read_only = false;
+    bool read_only = false, force = false;
 
     void run(Context& context) const {
         const std::string path = ctl::absolute_path(file.find(':') == std::string::npos ? file : "./" + file);
@@ -72,7 +72,7 @@ struct Serve {
                                             {"type", "linear"},
                                             {"params", quote_word(path) + " 0"}}})}};
         if (read_only) params["read_only"] = true;
-        else params["careful"] = true;
+        else if (!force) params["careful"] = true;
         try {
             context.call("device.create", std::move(params));
         } catch (const Refusal& refusal) {
@@ -125,7 +125,8 @@ void add_serve_command(CLI::App& app, Context& context) {
     command->add_option("FILE", serve->file, "Image or block device")->required();
     command->add_option("--name", serve->name, "Of the device and the export (else the file's)");
     command->add_option("--uri", serve->uri, "Where to serve it (else a Unix socket beside the daemon's)");
-    command->add_flag("--read-only", serve->read_only);
+    command->add_flag("--read-only", serve->read_only, "Clients cannot write");
+    command->add_flag("--force", serve->force, "Also where it can write past a volume's snapshots, which breaks them");
     command->callback([serve, &context] { serve->run(context); });
 }
 

@@ -646,3 +646,13 @@ def test_the_manuals_example_of_an_error_is_what_udmsetup_prints(daemon):
     assert command == "# udmsetup create v --table '0 8192 linear /dev/none 0'"
     done = daemon.udmsetup("create", "v", "--table", "0 8192 linear /dev/none 0", check=False)
     assert done.stderr.splitlines() == lines
+
+
+def test_advice_names_what_it_is_about_and_options_there_are(vol, tmp_path):
+    vol.udm("snapshot", "take", "vol=snap")
+    vol.export("snap")
+    assert "`udm unexport snap` ends its exports" in refused(vol, "snapshot", "drop", "snap")
+    for verb in ("create", "serve"):
+        said = refused(vol, *(["create", "twin"] if verb == "create" else ["serve"]), str(tmp_path / "disk.img"))
+        assert "--force" in said and "--force" in vol.udm("help", verb).stdout
+    assert "`udm show NAME`" in refused(vol, "unexport", "vol", "nbd://localhost/none")
