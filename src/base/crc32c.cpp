@@ -25,6 +25,16 @@ constexpr std::array<std::array<std::uint32_t, 256>, 8> make_tables() {
 }
 constexpr auto kTable = make_tables();
 
+// Polynomials modulo the CRC's, reflected: bit 31 is 1, bit 30 is x.
+constexpr std::uint32_t multiply(std::uint32_t a, std::uint32_t b) noexcept {
+    std::uint32_t product = 0;
+    for (; a != 0; a <<= 1) {
+        if ((a & 0x8000'0000) != 0) product ^= b;
+        b = (b & 1) != 0 ? (b >> 1) ^ kPolynomial : b >> 1;
+    }
+    return product;
+}
+
 }  // namespace
 
 std::uint32_t crc32c_bytes(const void* data, std::size_t bytes, std::uint32_t crc) noexcept {
@@ -39,6 +49,16 @@ std::uint32_t crc32c_bytes(const void* data, std::size_t bytes, std::uint32_t cr
     }
     for (; bytes != 0; --bytes, ++at) crc = (crc >> 8) ^ kTable[0][(crc ^ *at) & 0xFF];
     return ~crc;
+}
+
+// So many bytes behind `first` multiply it by x^8 for each.
+std::uint32_t crc32c_joined(std::uint32_t first, std::uint32_t second, std::uint64_t bytes_of_second) noexcept {
+    std::uint32_t power = std::uint32_t{1} << 23;
+    for (std::uint64_t n = bytes_of_second; n != 0; n >>= 1) {
+        if ((n & 1) != 0) first = multiply(first, power);
+        power = multiply(power, power);
+    }
+    return first ^ second;
 }
 
 }  // namespace udm

@@ -1,5 +1,6 @@
 // The administrator of the story "mirror": what the daemon's control plane and its owner would do.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -78,6 +79,8 @@ Job<void> MirrorRun::boot() {
     was_made_ = true;
     auto settings = set_up();
     co_await settings;
+    auto restoring = restore_scrub();
+    co_await restoring;
     volume_->attach(*mapped_->device, machine.reactor());
     admin_busy_ = false;
     booted_ = true;
@@ -90,7 +93,8 @@ Job<void> MirrorRun::cycle(bool noflush, Nanoseconds stay) {
     if (!suspended) clients_.violate("the mirror cannot be suspended: " + suspended.error().message);
     everything_is_suspended(noflush, before);
     world_.note(0x5059, [] { return std::string{"suspended"}; });
-    if (syncs_always_) not_known_to_be_well();
+    // What could not be flushed is out of sync afterwards, and the source alone counts there.
+    if (syncs_always_ || causes() != before) not_known_to_be_well();
     if (stay != 0) {
         Reactor& reactor = world_.machine().reactor();
         Sleep nap{reactor, reactor.now() + stay};
@@ -130,6 +134,8 @@ Job<void> MirrorRun::reload() {
             co_return;
         }
     }
+    auto keeping = keep_scrub_now();
+    co_await keeping;
     for (bool again = false;; again = true) {
         const std::uint64_t before = causes();
         const std::uint64_t log_faults = has_log() ? faulted(*log_) : 0;
@@ -141,6 +147,8 @@ Job<void> MirrorRun::reload() {
             if (causes() != causes_when_well_) not_known_to_be_well();    // only the source's data are known to be all there
             auto settings = set_up();
             co_await settings;
+            auto restoring = restore_scrub();
+            co_await restoring;
             break;
         }
         if (causes() == before || again) {
@@ -178,6 +186,9 @@ Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::
         admin_busy_ = false;
         co_return;
     }
+    rot_may_count_ = true;
+    auto keeping = keep_scrub_now();
+    co_await keeping;
     const std::uint64_t causes_at_suspend = causes();
     auto suspending = mapped_->device->suspend({});
     const auto suspended = co_await suspending;
@@ -210,6 +221,8 @@ Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::
     if (syncs_always_ || causes() != causes_when_well_) not_known_to_be_well();
     auto settings = set_up();
     co_await settings;
+    auto restoring = restore_scrub();
+    co_await restoring;
     world_.note(0x1e67, [&] { return "other legs: " + table(); });
     ++outcome_.swaps;
     admin_busy_ = false;
@@ -221,9 +234,15 @@ Job<bool> MirrorRun::tell(const std::string* text) {
         if (c == ' ') words.emplace_back();
         else words.back() += c;
     }
-    auto telling = mapped_->device->message({setup_.front}, &words);
+    auto telling = tell_words(&words);
+    const bool told = co_await telling;
+    co_return told;
+}
+
+Job<bool> MirrorRun::tell_words(const std::vector<std::string>* words) {
+    auto telling = mapped_->device->message({setup_.front}, words);
     const auto told = co_await telling;
-    world_.note(0x7e11, [&] { return *text + ": " + (told ? "done " + *told : told.error().message); });
+    world_.note(0x7e11, [&] { return fmt::format("{}: {}", fmt::join(*words, " "), told ? "done " + *told : told.error().message); });
     co_return told.has_value();
 }
 

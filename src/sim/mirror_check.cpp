@@ -97,7 +97,7 @@ void MirrorRun::compare_clean_regions(const char* when) {
     if (!log.known) return;
     std::array<std::byte, kSectorSize> first, other;
     for (std::uint64_t s = 0; s < setup_.sectors; ++s) {
-        if (!log.clean[s / setup_.region]) continue;
+        if (!log.clean[s / setup_.region] || rotten_.contains(s)) continue;
         const std::size_t front = members_[0];
         legs_[front]->read_now({{setup_.offsets[front] + s}, {1}}, first.data());
         for (const std::size_t i : members_) {
@@ -203,6 +203,8 @@ void MirrorRun::the_end() {
                              : "no status");
         return;
     }
+    if (rots_ != 0) repair_all();
+    if (outcome_.failed()) return;
     compare_clean_regions("at the end");
     compare_legs("at the end");
     // An error of the flush that went with a suspend is owed to the next flush from above.

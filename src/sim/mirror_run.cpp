@@ -138,6 +138,7 @@ void MirrorRun::step(const Step& step) {
         case steps::kCut:
             if (!would_forget()) power_cut(step);
             return;
+        case steps::kMirrorRot: rot(step); return;
         case steps::kMirrorTime: {
             const Nanoseconds limit = world_.timeline().now() + step.c * kMillisecond;
             for (std::uint64_t n = 0; n < kTimePatience && world_.timeline().step_until(limit); ++n) {
@@ -157,6 +158,8 @@ void MirrorRun::step(const Step& step) {
         case steps::kMirrorRest:
             if (wait_for_rest()) look_at_rest();
             break;
+        case steps::kMirrorScrub: start(scrub(static_cast<steps::ScrubWord>(step.b))); break;
+        case steps::kMirrorScrubLook: look_at_scrub(step.c); break;
         default: UNREACHABLE();
     }
 }
@@ -198,6 +201,7 @@ void MirrorRun::power_cut(const Step& step) {
         clients_.power_cut({volume_.get()});
         admin_busy_ = false;
         mapped_ = nullptr;
+        must_be_found_.clear();    // what was overwritten may be there again, and is copied then
         heal_after_cut(step);
         compare_clean_regions("after a power cut");
         start_boot();

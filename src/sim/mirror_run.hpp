@@ -7,12 +7,15 @@
 //   - legs are equal in each region that the log's bytes call clean, at every cut and whenever all is at rest;
 //   - once all is said to be in sync, every leg holds what the shadow allows: what was flushed is on all of them;
 //   - as long as one leg never failed, the table asks for it, and the log is well, no request fails;
+//   - where sectors of a leg were changed behind everybody's back (the story "scrub"), a check reports these and no others, and a repair
+//     leaves the legs equal, with the clients' data;
 //   - everything ends, and once faults are over all regions come back into sync.
 #pragma once
 
 #include <array>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -72,6 +75,24 @@ class MirrorRun {
     void check_disks();
     void remove_everything();
 
+    // mirror_scrub.cpp
+    struct ScrubWords {
+        std::string mode, state;
+        std::uint64_t unrepaired = 0, left = 0, unlisted = 0;
+        std::set<std::uint64_t> places, repaired;    // sectors, from the mirror's start
+    };
+    ScrubWords scrub_words() const;
+    bool legs_differ(std::uint64_t sector) const;
+    void rot(const Step& step);
+    void scrub_begins();
+    void judge_scrub();
+    void look_at_scrub(std::uint64_t events);
+    void repair_all();
+    Job<void> scrub(steps::ScrubWord word);
+    Job<void> keep_scrub();
+    Job<void> keep_scrub_now();
+    Job<void> restore_scrub();
+
     // The administrator.
     void start(Job<void> job);
     bool wait_for_admin();
@@ -84,6 +105,7 @@ class MirrorRun {
     Job<void> call_legs_back();
     // A message; what it says against it is somebody else's matter.
     Job<bool> tell(const std::string* text);
+    Job<bool> tell_words(const std::vector<std::string>* words);
     Job<void> set_up();
     std::string table() const { return table(members_); }
     std::string table(const std::vector<std::size_t>& members) const;
@@ -120,6 +142,15 @@ class MirrorRun {
     std::vector<std::optional<std::uint64_t>> leg_faults_when_well_;    // since then, of those that were legs
     std::uint64_t causes_when_well_ = 0;                 // or since the boot
     std::uint64_t log_faults_at_load_ = 0;
+    // Of the story "scrub". Sectors count from the mirror's start.
+    std::set<std::uint64_t> rotten_;          // changed behind everybody's back, and not known to be repaired
+    std::set<std::uint64_t> rotten_since_;    // since the last check or repair began
+    std::set<std::uint64_t> may_be_found_;    // by it
+    std::set<std::uint64_t> must_be_found_;   // by it, if they still differ at its end
+    std::uint64_t rots_ = 0;
+    bool rot_may_count_ = false;              // on the leg that is the source, or may have become it
+    bool scrub_judged_ = true;
+    std::string kept_scrub_;                  // what the control plane has in its state
     mutable bool owes_flush_error_ = false;    // of a suspend, to the next flush from above
 };
 

@@ -115,6 +115,12 @@ std::string MirrorSetup::describe() const {
     return text;
 }
 
+std::string steps::words_of(ScrubWord word) {
+    static constexpr const char* kWords[] = {"scrub_start check", "scrub_start repair", "scrub_stop", "scrub_pause", "scrub_resume",
+                                             "set scrub_rate 256K", "set scrub_rate default"};
+    return kWords[static_cast<std::uint64_t>(word)];
+}
+
 std::string steps::words_of(MirrorWord word, std::uint64_t number) {
     switch (word) {
         case MirrorWord::leg_return: return fmt::format("leg_return {}", number);

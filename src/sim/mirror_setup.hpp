@@ -68,9 +68,14 @@ enum MirrorKind : std::uint32_t {
     kMirrorTime,                     // c: milliseconds that pass, for what a mirror does in its own time
     kMirrorSay,                      // b: MirrorWord, c: its number
     kMirrorLegs,                     // its table with other legs; b: LegChange, c: which leg goes, d: which spare comes
+    kMirrorRot,                      // a: a leg, b: sectors, c: from this one on: they change behind everybody's back
+    kMirrorScrub,                    // b: ScrubWord
+    kMirrorScrubLook,                // c: events to wait for its end; then what it says is kept, and judged
 };
 enum class MirrorWord : std::uint64_t { leg_return, pause, go_on, retry, rate, share, count };
 enum class LegChange : std::uint64_t { add, drop, replace, count };
+enum class ScrubWord : std::uint64_t { check, repair, stop, pause, go_on, slow, fast, count };
+std::string words_of(ScrubWord word);
 std::string words_of(MirrorWord word, std::uint64_t number);    // of the message
 }  // namespace steps
 

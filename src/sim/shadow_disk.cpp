@@ -180,6 +180,11 @@ bool ShadowDisk::read_sector(SectorState& state, Moment begin, Value value) {
     return true;
 }
 
+bool ShadowDisk::is_tolerated(std::uint64_t sector, Value value) const {
+    const auto [first, last] = tolerated_.equal_range(sector);
+    return std::any_of(first, last, [value](const auto& one) { return one.second == value; });
+}
+
 bool ShadowDisk::end_read(Ticket ticket, IoStatus status, const void* data, Violation& violation,
                           Sectors length) {
     Operation operation = finish(ticket);
@@ -192,6 +197,7 @@ bool ShadowDisk::end_read(Ticket ticket, IoStatus status, const void* data, Viol
             Value value = kZero;
             const bool whole = value_of(sector, value);
             if (whole && read_sector(sectors_[s], operation.begin, value)) continue;
+            if (whole && !tolerated_.empty() && is_tolerated(s, value)) continue;
             violation = {{s}, expectation({s}), whole ? describe(value) : "a sector of several pieces"};
             good = false;
             break;

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,10 @@ class ShadowDisk {
     // True: the data can be; it is now certain. False: `violation` says where it isn't. `data` may be of the first
     // sectors only.
     bool end_read(Ticket ticket, IoStatus status, const void* data, Violation& violation, Sectors length = {~0ULL});
+
+    // What somebody put there behind everybody's back: who reads it has read nothing that counts.
+    void tolerate(Sector sector, Value value) { tolerated_.emplace(sector.v, value); }
+    void tolerate_no_more() { tolerated_.clear(); }
 
     // Power is cut: what is under way will not end, and what is not certainly stable may be there or not.
     void cut();
@@ -117,8 +122,10 @@ class ShadowDisk {
     }
     void end_write(SectorState& state, const Operation& operation, Value value, bool well);
     bool read_sector(SectorState& state, Moment begin, Value value);
+    bool is_tolerated(std::uint64_t sector, Value value) const;
 
     std::vector<SectorState> sectors_;
+    std::multimap<std::uint64_t, Value> tolerated_;    // by sector
     std::vector<Version> versions_;
     std::vector<std::uint32_t> free_versions_;
     std::vector<Operation> operations_;

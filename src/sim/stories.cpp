@@ -8,6 +8,7 @@ const std::vector<std::unique_ptr<Story>>& all_stories() {
         list.push_back(snapshot_story());
         list.push_back(merge_story());
         list.push_back(mirror_story());
+        list.push_back(scrub_story());
         list.push_back(linear_story());
         list.push_back(disk_story());
         return list;

@@ -12,5 +12,6 @@ std::unique_ptr<Story> linear_story();
 std::unique_ptr<Story> snapshot_story();
 std::unique_ptr<Story> merge_story();
 std::unique_ptr<Story> mirror_story();
+std::unique_ptr<Story> scrub_story();
 
 }  // namespace udm

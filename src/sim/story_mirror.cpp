@@ -1,4 +1,5 @@
-// The story "mirror": how its histories are drawn.
+// The stories "mirror" and "scrub": how their histories are drawn. The second is the first with sectors of legs that change behind
+// everybody's back, and with checks and repairs.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,8 +12,12 @@ namespace {
 
 class MirrorStory final : public Story {
   public:
-    std::string_view name() const override { return "mirror"; }
-    std::string_view about() const override { return "a mirror with its log, under cuts, failing legs, errors, and tables with other legs"; }
+    explicit MirrorStory(bool rots) noexcept : rots_{rots} {}
+    std::string_view name() const override { return rots_ ? "scrub" : "mirror"; }
+    std::string_view about() const override {
+        return rots_ ? "a mirror whose legs rot is checked and repaired in use, under cuts, failing legs, errors, and tables with other legs"
+                     : "a mirror with its log, under cuts, failing legs, errors, and tables with other legs";
+    }
     std::string_view views() const override { return "legs"; }
     History generate(Prng& random) const override;
     void run(World& world, const History& history, Outcome& outcome) const override {
@@ -20,6 +25,9 @@ class MirrorStory final : public Story {
     }
     std::string describe(const History& history) const override { return MirrorSetup::unpack(history.setup).describe(); }
     std::string describe(const Step& step) const override;
+
+  private:
+    const bool rots_;
 };
 
 // What an administrator does now and then; most of the time nothing.
@@ -69,6 +77,34 @@ Step draw_fault(Prng& random, const MirrorSetup& setup) {
     return step;
 }
 
+// Rot, checks and repairs, in between what else there is.
+void draw_scrubs(Prng& random, const MirrorSetup& setup, std::vector<Step>& steps) {
+    const auto insert = [&](const Step& step) { steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(random.below(steps.size() + 1)), step); };
+    for (std::uint64_t n = random.between(1, 8); n != 0; --n) {
+        // Half of the histories leave the first leg alone, which is the source as long as nothing fails.
+        const std::uint64_t of_leg = setup.clean_bits % 2 == 0 ? random.below(setup.legs) : random.between(1, setup.legs - 1);
+        insert({.kind = steps::kMirrorRot, .pause = steps::draw_pause(random), .a = of_leg, .b = random.chance(1, 3) ? random.between(1, 40) : random.between(1, 3),
+                .c = random.below(setup.sectors)});
+    }
+    for (std::uint64_t n = random.between(3, 8); n != 0; --n) {
+        const auto word = random.chance(1, 5) ? random.below(static_cast<std::uint64_t>(steps::ScrubWord::count)) : random.below(2);
+        insert({.kind = steps::kMirrorScrub, .pause = steps::draw_pause(random), .b = word});
+    }
+    for (std::uint64_t n = random.between(4, 12); n != 0; --n) {
+        insert({.kind = steps::kMirrorScrubLook, .pause = steps::draw_pause(random), .c = random.chance(1, 2) ? 0 : random.between(1, 60)});
+    }
+    // What was told of as repaired must be so after a cut, too: slow ones leave the time for one.
+    for (std::uint64_t n = random.below(3); n != 0; --n) {
+        const std::vector<Step> some{{.kind = steps::kMirrorScrub, .b = static_cast<std::uint64_t>(steps::ScrubWord::slow)},
+                                     {.kind = steps::kMirrorScrub, .pause = steps::draw_pause(random), .b = static_cast<std::uint64_t>(steps::ScrubWord::repair)},
+                                     {.kind = steps::kMirrorScrubLook, .pause = static_cast<std::uint32_t>(random.below(40)), .c = random.below(6)},
+                                     {.kind = steps::kCut, .pause = static_cast<std::uint32_t>(random.below(6))}};
+        steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(random.below(steps.size() + 1)), some.begin(), some.end());
+    }
+    // Found and compared at rest, now and then.
+    for (std::uint64_t n = random.below(3); n != 0; --n) insert({.kind = steps::kMirrorRest});
+}
+
 History MirrorStory::generate(Prng& random) const {
     const MirrorSetup setup = MirrorSetup::draw(random);
     History history;
@@ -102,6 +138,7 @@ History MirrorStory::generate(Prng& random) const {
         if (troubled && random.chance(1, 20)) history.steps.push_back({.kind = steps::kHeal, .a = random.below(setup.leg_disks() + 1)});
         history.steps.push_back(steps::draw_request(random, shape));
     }
+    if (rots_) draw_scrubs(random, setup, history.steps);
     return history;
 }
 
@@ -116,6 +153,9 @@ std::string MirrorStory::describe(const Step& step) const {
             static constexpr const char* kChanges[] = {"add", "drop", "replace"};
             return after + fmt::format("{} a leg: {} goes, {} comes", kChanges[step.b % 3], step.c, step.d);
         }
+        case steps::kMirrorRot: return after + fmt::format("{} sectors of leg {} from {} on rot", step.b, step.a, step.c);
+        case steps::kMirrorScrub: return after + "say: " + steps::words_of(static_cast<steps::ScrubWord>(step.b));
+        case steps::kMirrorScrubLook: return after + fmt::format("see what was found, after {} looks", step.c);
         case steps::kMirrorTime: return after + fmt::format("{} ms pass", step.c);
         case steps::kCut: {
             static constexpr const char* kAfterwards[] = {"", ", errors stay", ", what is gone stays away"};
@@ -127,6 +167,7 @@ std::string MirrorStory::describe(const Step& step) const {
 
 }  // namespace
 
-std::unique_ptr<Story> mirror_story() { return std::make_unique<MirrorStory>(); }
+std::unique_ptr<Story> mirror_story() { return std::make_unique<MirrorStory>(false); }
+std::unique_ptr<Story> scrub_story() { return std::make_unique<MirrorStory>(true); }
 
 }  // namespace udm

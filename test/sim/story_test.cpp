@@ -71,7 +71,7 @@ TEST_P(EveryStory, RunsWithAnyOfItsStepsLeftOut) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Stories, EveryStory, testing::Values("disk", "linear", "merge", "mirror", "snapshot"),
+INSTANTIATE_TEST_SUITE_P(Stories, EveryStory, testing::Values("disk", "linear", "merge", "mirror", "scrub", "snapshot"),
                          [](const auto& which) { return std::string{which.param}; });
 
 // --- what is left out is noticed ------------------------------------------------------------------------------------
@@ -124,6 +124,11 @@ INSTANTIATE_TEST_SUITE_P(Mirror, EveryCare,
                          testing::Values(Care{"mirror", "mirror.mark_before_legs"}, Care{"mirror", "mirror.flush_legs_before_clear"},
                                          Care{"mirror", "mirror.overlapping_writes_wait"}, Care{"mirror", "mirror.source_recorded"},
                                          Care{"mirror", "mirror.nosync_stays_nosync"}, Care{"mirror", "mirror.new_leg_is_in_doubt"}),
+                         care_name);
+
+INSTANTIATE_TEST_SUITE_P(Scrub, EveryCare,
+                         testing::Values(Care{"scrub", "mirror.scrub_claims_piece"}, Care{"scrub", "mirror.scrub_claims_repair"},
+                                         Care{"scrub", "mirror.scrub_marks_region"}),
                          care_name);
 
 // --- histories that went wrong once ---------------------------------------------------------------------------------

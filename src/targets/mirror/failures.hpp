@@ -78,6 +78,8 @@ class Failures final {
     void start_with_source(unsigned leg) noexcept;
     // What a restart would have to know.
     dirty_log::LegRecord record_now() const noexcept;
+    // By which a leg is known again after a restart, wherever it stands in the table then.
+    std::uint64_t tag(unsigned leg) const noexcept;
 
     // --- messages -----------------------------------------------------------------------------------------------
     Job<Result<void>> bring_back(unsigned leg);
@@ -112,7 +114,6 @@ class Failures final {
     Job<void> settle_all();
     void record() noexcept;
     void take_source_back() noexcept;
-    std::uint64_t tag(unsigned leg) const noexcept;
     unsigned recorded_source(const dirty_log::LegRecord& record) const noexcept;
     Nanoseconds first_wait() const noexcept;
     void plan_return(unsigned leg) noexcept;

@@ -5,6 +5,8 @@
 
 namespace udm::mirror {
 
+using LegBuffers = std::array<std::byte*, kLegsMax>;
+
 struct LegResult {
     LegMask failed = 0;
     IoStatus status{IoStatus::ok};    // the first error
@@ -14,6 +16,11 @@ class LegIo final : Layer {
   public:
     // `legs` is not empty; the extent is the device's.
     LegIo(Set& set, LegMask legs, Op op, Extent extent = {}, void* memory = nullptr) noexcept
+        : set_{set}, legs_{legs}, op_{op}, extent_{extent} {
+        memory_.fill(static_cast<std::byte*>(memory));
+    }
+    // Each leg has memory of its own.
+    LegIo(Set& set, LegMask legs, Op op, Extent extent, const LegBuffers& memory) noexcept
         : set_{set}, legs_{legs}, op_{op}, extent_{extent}, memory_{memory} {}
     LegIo(const LegIo&) = delete;
     LegIo& operator=(const LegIo&) = delete;
@@ -24,9 +31,9 @@ class LegIo final : Layer {
         for_each_leg(legs_, [this](unsigned leg) {
             Io& io = set_.env.reactor.take_io();
             io.op = op_;
-            io.flags.sequential = memory_ != nullptr;
+            io.flags.sequential = memory_[leg] != nullptr;
             if (op_ != Op::flush) io.extent = set_.on_leg(leg, extent_);
-            if (memory_) io.set_memory(memory_, to_bytes(extent_.length));
+            if (memory_[leg]) io.set_memory(memory_[leg], to_bytes(extent_.length));
             io.push(*this, leg);
             set_.legs.disk(leg).submit(io);
         });
@@ -46,7 +53,7 @@ class LegIo final : Layer {
     LegMask legs_;
     Op op_;
     Extent extent_;
-    void* memory_;
+    LegBuffers memory_{};
     unsigned pending_ = 0;
     LegResult result_;
     std::coroutine_handle<> awaiting_;

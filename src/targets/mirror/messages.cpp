@@ -7,8 +7,9 @@
 namespace udm::mirror {
 namespace {
 
-constexpr const char* kVerbs = "a mirror takes legs, leg_return LEG, leg_source LEG, resync_pause, resync_resume, resync_retry, log_start_anew, and set "
-                               "resync_rate|resync_share|leg_retry|hold_timeout|log_rest VALUE|default";
+constexpr const char* kVerbs = "a mirror takes legs, leg_return LEG, leg_source LEG, resync_pause, resync_resume, resync_retry, log_start_anew, "
+                               "scrub_start check|repair [FROM], scrub_stop, scrub_pause, scrub_resume, scrub_status, and set "
+                               "resync_rate|resync_share|scrub_rate|scrub_share|leg_retry|hold_timeout|log_rest VALUE|default";
 
 Result<Nanoseconds> parse_time(const std::string& name, const std::string& value) {
     const auto ms = parse_u32(value);
@@ -41,6 +42,7 @@ Job<Result<std::string>> Mirror::message(const std::vector<std::string>* words) 
         resync_.look_again();
         co_return std::string{};
     }
+    if (verb.starts_with("scrub_")) co_return scrub(*words);
     if (auto obeyed = obey(*words); !obeyed) co_return fail(obeyed);
     co_return std::string{};
 }
@@ -53,6 +55,26 @@ std::string Mirror::legs_in_words() const {
         text += leg == set_.legs.source() ? "source" : set_.legs[leg].away ? "away" : set_.map.has_all(leg) ? "complete" : "behind";
     }
     return text;
+}
+
+Result<std::string> Mirror::scrub(const std::vector<std::string>& words) {
+    const std::string& verb = words[0];
+    const auto reply = [](Result<void> done) -> Result<std::string> {
+        if (!done) return fail(done);
+        return std::string{};
+    };
+    if (verb == "scrub_start" && (words.size() == 2 || words.size() == 3) && (words[1] == "check" || words[1] == "repair")) {
+        const auto from = words.size() == 3 ? parse_u64(words[2]) : std::optional{set_.extent.first.v};
+        if (!from) return fail(Errc::bad_argument, fmt::format("'{}' is not a sector to begin at", words[2]));
+        return reply(scrub_.start(words[1] == "check" ? ScrubReport::Mode::check : ScrubReport::Mode::repair, {*from}));
+    }
+    if (verb == "scrub_restore" && words.size() == 2) return reply(scrub_.restore(words[1]));
+    if (words.size() == 1) {
+        if (verb == "scrub_status") return scrub_.text();
+        if (verb == "scrub_stop") return reply(scrub_.stop());
+        if (verb == "scrub_pause" || verb == "scrub_resume") return reply(scrub_.set_paused(verb == "scrub_pause"));
+    }
+    return fail(Errc::bad_argument, fmt::format("Unrecognised message received.: {}", kVerbs));
 }
 
 Result<void> Mirror::obey(const std::vector<std::string>& words) {
@@ -69,21 +91,22 @@ Result<void> Mirror::obey(const std::vector<std::string>& words) {
     return fail(Errc::bad_argument, fmt::format("Unrecognised message received.: {}", kVerbs));
 }
 
-std::vector<std::string_view> Mirror::settings() const { return {"resync_rate", "resync_share", "leg_retry", "hold_timeout", "log_rest"}; }
+std::vector<std::string_view> Mirror::settings() const { return {"resync_rate", "resync_share", "scrub_rate", "scrub_share", "leg_retry", "hold_timeout", "log_rest"}; }
 
 Result<void> Mirror::set_to(const std::string& name, const std::string& value, bool apply) {
     const bool standard = value == "default";
-    if (name == "resync_rate") {
+    Pace& pace = name.starts_with("scrub") ? scrub_.pace() : resync_.pace();
+    if (name == "resync_rate" || name == "scrub_rate") {
         const auto rate = standard ? 0 : parse_size(value);
-        if (!rate) return fail(Errc::bad_argument, fmt::format("resync_rate '{}' is not a number of bytes per second (10M, 1G; 0: no limit)", value));
+        if (!rate) return fail(Errc::bad_argument, fmt::format("{} '{}' is not a number of bytes per second (10M, 1G; 0: no limit)", name, value));
         if (!apply) return {};
-        resync_.pace().rate = *rate;
-        resync_.pace().restart(set_.env.reactor.now());
-    } else if (name == "resync_share") {
+        pace.rate = *rate;
+        pace.restart(set_.env.reactor.now());
+    } else if (name == "resync_share" || name == "scrub_share") {
         const auto share = standard ? Pace::kShare : parse_u32(value);
-        if (!share || *share < 1 || *share > 100) return fail(Errc::bad_argument, fmt::format("resync_share '{}' is none of 1 .. 100 percent", value));
+        if (!share || *share < 1 || *share > 100) return fail(Errc::bad_argument, fmt::format("{} '{}' is none of 1 .. 100 percent", name, value));
         if (!apply) return {};
-        resync_.pace().share = *share;
+        pace.share = *share;
     } else if (name == "leg_retry") {
         std::optional<Nanoseconds> first;
         if (!standard) {
@@ -109,6 +132,7 @@ Result<void> Mirror::set_to(const std::string& name, const std::string& value, b
         return fail(Errc::bad_argument, fmt::format("a mirror has no setting '{}': {}", name, kVerbs));
     }
     resync_.look_again();
+    scrub_.look_again();
     return {};
 }
 

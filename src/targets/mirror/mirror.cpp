@@ -12,6 +12,7 @@ Mirror::Mirror(const TargetArgs& args, Config config, Successions& all, const st
     : read_only_{args.mode == TableMode::read_only},
       set_{args.env, args.events, args.extent(), config.features, std::move(config.legs), std::move(config.log)},
       resync_{set_, writes_, failures_, throttle},
+      scrub_{set_, writes_, reads_, failures_, resync_, throttle, read_only_},
       succession_{set_, failures_, all} {}
 
 Mirror::~Mirror() { ASSERT(set_.foreground == 0 || Abandoning::now()); }
@@ -83,6 +84,7 @@ void Mirror::resume() noexcept {
     set_.stopping = false;
     failures_.start();
     if (!read_only_) resync_.start();
+    scrub_.resume();
 }
 
 // What waits for a copy would keep the requests under way from ending (defects M17, M34): copies end first.
@@ -92,6 +94,8 @@ Job<void> Mirror::presuspend(SuspendFlags) {
     failures_.end_held();
     auto stopping = resync_.stop();
     co_await stopping;
+    auto scrubbing = scrub_.suspend();
+    co_await scrubbing;
     auto ending = set_.jobs.wait();
     co_await ending;
     auto telling = set_.log->presuspend();
@@ -187,6 +191,14 @@ std::vector<TargetDetail> Mirror::details() const {
     if (set_.legs.away() != 0) details.push_back({"legs_away", static_cast<std::uint64_t>(std::popcount(set_.legs.away()))});
     if (failures_.held() != 0) details.push_back({"held_requests", failures_.held()});
     if (reads_.repaired() != 0) details.push_back({"read_repairs", reads_.repaired()});
+    if (scrub_.under_way()) {
+        const std::uint64_t to_scrub = to_bytes(scrub_.left()), pace = scrub_.bytes_per_second();
+        details.push_back({"scrub_left_bytes", to_scrub});
+        details.push_back({"scrub_bytes_per_second", pace});
+        if (pace != 0) details.push_back({"scrub_seconds_left", (to_scrub + pace - 1) / pace});
+        if (scrub_.report().state == ScrubReport::State::paused) details.push_back({"scrub_paused", 1});
+    }
+    if (scrub_.report().differing) details.push_back({"scrub_differing_bytes", to_bytes(scrub_.report().differing)});
     return details;
 }
 

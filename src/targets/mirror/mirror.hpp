@@ -1,12 +1,14 @@
 // The target `mirror`: the same data on two legs or more, and a log of the regions in doubt.
 //
 // To be read in this order: legs.hpp, regions.hpp, sync_map.hpp (what is known); writes.hpp, reads.hpp (requests);
-// failures.hpp, resync.hpp (what is done when legs differ); succession.hpp (other legs). The log is in services/dirty_log.
+// failures.hpp, resync.hpp (what is done when legs differ); scrub.hpp (whether they do); succession.hpp (other legs). The log is in
+// services/dirty_log.
 #pragma once
 
 #include "targets/mirror/failures.hpp"
 #include "targets/mirror/reads.hpp"
 #include "targets/mirror/resync.hpp"
+#include "targets/mirror/scrub.hpp"
 #include "targets/mirror/succession.hpp"
 
 namespace udm::mirror {
@@ -48,6 +50,7 @@ class Mirror final : public Target, dirty_log::Owner {
     bool zeroes_for_discards() const noexcept;
     std::string legs_in_words() const;
     Result<void> obey(const std::vector<std::string>& words);
+    Result<std::string> scrub(const std::vector<std::string>& words);
     Result<void> set_to(const std::string& name, const std::string& value, bool apply);    // else only checked
 
     const bool read_only_;
@@ -56,6 +59,7 @@ class Mirror final : public Target, dirty_log::Owner {
     Failures failures_{set_, writes_, reads_, resync_};
     Reads reads_{set_, writes_, failures_, *this};
     Resync resync_;
+    Scrub scrub_;
     Succession succession_;
 };
 

@@ -109,11 +109,18 @@ void Reads::repair(const Extent& extent, LegMask bad) noexcept {
     if (set_.stopping || repairs_ >= kRepairs || !set_.map.in_sync(set_.region_of(extent.first))) return;
     ++repairs_;
     set_.jobs.begin();
-    set_.env.reactor.jobs().spawn(rewrite(extent, bad));
+    set_.env.reactor.jobs().spawn(repair_now(extent, bad));
+}
+
+Job<void> Reads::repair_now(Extent extent, LegMask bad) {
+    auto rewriting = rewrite(extent, bad);
+    static_cast<void>(co_await rewriting);
+    --repairs_;
+    set_.jobs.end();
 }
 
 // It is a write as any other: should the power fail meanwhile, the region is dirty.
-Job<void> Reads::rewrite(Extent extent, LegMask bad) {
+Job<bool> Reads::rewrite(Extent extent, LegMask bad) {
     const Region region = set_.region_of(extent.first);
     RegionEntry& entry = set_.regions.enter(region);
     IoStatus marked = IoStatus::ok;
@@ -137,8 +144,7 @@ Job<void> Reads::rewrite(Extent extent, LegMask bad) {
         ++repaired_;
         for_each_leg(bad, [&](unsigned leg) { set_.legs.clear_error(leg, LegError::read); });
     }
-    --repairs_;
-    set_.jobs.end();
+    co_return mended;
 }
 
 Job<bool> Reads::rewrite_claimed(Extent extent, LegMask bad) {

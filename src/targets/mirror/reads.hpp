@@ -21,6 +21,8 @@ class Reads {
     // It is settled which leg is the source.
     void go_on() noexcept;
     std::uint64_t repaired() const noexcept { return repaired_; }    // places rewritten and read back
+    // Writes anew what these legs cannot read, from another that has it, and reads it back. Whether that went well.
+    Job<bool> rewrite(Extent extent, LegMask bad);
 
   private:
     static constexpr unsigned kTimed = 8;          // one of so many reads of a leg is timed
@@ -32,7 +34,7 @@ class Reads {
     void push(Io& io, unsigned leg, LegMask tried) noexcept;
     void send(Io& io, unsigned leg, LegMask tried) noexcept;
     void repair(const Extent& extent, LegMask bad) noexcept;
-    Job<void> rewrite(Extent extent, LegMask bad);
+    Job<void> repair_now(Extent extent, LegMask bad);
     Job<bool> rewrite_claimed(Extent extent, LegMask bad);
 
     Set& set_;
