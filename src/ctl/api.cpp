@@ -52,12 +52,13 @@ Json daemon_settings(const Devices& devices) {
 }  // namespace
 
 Api::Api(Devices& devices, Exports& exports, std::function<void()> request_stop)
-    : devices_{devices}, exports_{exports}, snapshots_{devices}, moving_{devices}, request_stop_{std::move(request_stop)} {
+    : devices_{devices}, exports_{exports}, snapshots_{devices}, scrubs_{devices}, moving_{devices}, request_stop_{std::move(request_stop)} {
     add_device_methods();
     add_table_methods();
     add_export_methods();
     add_snapshot_methods();
     add_move_methods();
+    add_mirror_methods();
     add_daemon_methods();
 }
 
@@ -176,6 +177,7 @@ void Api::add_device_methods() {
         const std::string text = p.text("message");
         p.end();
         const auto reply = devices_.message(key, sector, text);
+        if (text.starts_with("scrub_")) scrubs_.note(devices_.registry().find(key));
         return Json{{"reply", reply ? Json(*reply) : Json(nullptr)}};
     });
     add("device.set", [this](Params& p) {

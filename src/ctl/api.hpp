@@ -13,6 +13,7 @@
 #include "ctl/exports.hpp"
 #include "ctl/moving.hpp"
 #include "ctl/rpc.hpp"
+#include "ctl/scrubs.hpp"
 #include "ctl/snapshots.hpp"
 
 namespace udm::ctl {
@@ -28,10 +29,14 @@ class Api final : public Service {
     // Once all that the state has is up: what was under way at the end of the last daemon goes on.
     void go_on() {
         snapshots_.go_on();
+        scrubs_.find_unfinished();
         moving_.go_on();
     }
     // Before devices are stopped.
-    void stop() { moving_.stop(); }
+    void stop() {
+        moving_.stop();
+        scrubs_.end();
+    }
 
   private:
     using Handler = std::function<Answer(Params&, Caller&)>;
@@ -41,12 +46,14 @@ class Api final : public Service {
     void add_export_methods();
     void add_snapshot_methods();
     void add_move_methods();
+    void add_mirror_methods();
     void add_daemon_methods();
     Json info(const Record& record) const;
 
     Devices& devices_;
     Exports& exports_;
     Snapshots snapshots_;
+    Scrubs scrubs_;
     Moving moving_;
     std::function<void()> request_stop_;
     std::map<std::string, Handler, std::less<>> methods_;

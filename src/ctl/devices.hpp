@@ -208,6 +208,7 @@ class Devices {
     std::string advice_for_held_locked(const Record& record) const;
     RecordPtr layer_under(const Record& volume) const;
     void tell_settings(const Record& record, Device& device, unsigned home) const;
+    void tell_scrub(Record& record, Device& device, unsigned home) const;
     void update_after_resume(const RecordPtr& record);
     Json slot_lines(const DeviceKey& key, bool inactive, bool arguments) const;
 

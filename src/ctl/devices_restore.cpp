@@ -89,6 +89,7 @@ void Devices::restore() {
             registry_.note_snapshot_locked(*record, value.value("snapshot", Json{}));
             record->merging = value.value("merging", Json{});
             record->moving = value.value("moving", Json{});
+            record->scrub = value.value("scrub", std::string{});
             record->internal = value.value("internal", false);
             record->still = value.value("still", false);
             record->deferred_remove = value.value("deferred", false);

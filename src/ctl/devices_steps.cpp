@@ -40,14 +40,14 @@ TableOpener::Bases bases_of(const std::vector<TableLine>& lines) {
     return bases;
 }
 
-// On the home reactor: a setting, as a message to all targets of the inactive table and to the devices it uses.
+// On the home reactor: a message to all targets of the inactive table; a setting also to the devices it uses.
 Job<Result<void>> tell_targets(Device* device, const std::vector<std::string>* words) {
     Table* const table = device->inactive();
     for (std::size_t i = 0; table && table == device->inactive() && i < table->entries().size(); ++i) {
         auto telling = table->entries()[i].target->message(words);
         static_cast<void>(co_await telling);
     }
-    if (table && table == device->inactive()) {
+    if (table && table == device->inactive() && words->size() == 3) {
         for (OpenDevice* below : table->devices()) static_cast<void>(below->set((*words)[1], (*words)[2]));
     }
     co_return Result<void>{};
@@ -155,6 +155,7 @@ State::Change Devices::change_of(const Record& record, bool resumed) const {
     if (!record.snapshot.is_null()) value["snapshot"] = record.snapshot;
     if (!record.merging.is_null()) value["merging"] = record.merging;
     if (!record.moving.is_null()) value["moving"] = record.moving;
+    if (!record.scrub.empty()) value["scrub"] = record.scrub;
     if (record.internal) value["internal"] = true;
     if (record.still) value["still"] = true;
     if (record.deferred_remove) value["deferred"] = true;
@@ -437,6 +438,27 @@ void Devices::tell_settings(const Record& record, Device& device, unsigned home)
     }
 }
 
+// A check or repair of a mirror goes on in the table that comes.
+void Devices::tell_scrub(Record& record, Device& device, unsigned home) const {
+    std::string text;
+    Sector start;
+    bool live = false;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        text = record.scrub;
+        for (const TableLine& line : record.live ? record.live->lines : std::vector<TableLine>{}) {
+            if (line.type == "mirror" && !live) start = line.begin, live = true;
+        }
+    }
+    if (text.empty()) return;
+    if (live) {    // what was kept is some seconds old
+        const std::vector<std::string> ask = {"scrub_status"};
+        if (auto now = call_on(host_.env(home).reactor, [&] { return device.message(start, &ask); })) text = std::move(*now);
+    }
+    const std::vector<std::string> words = {"scrub_restore", text};
+    static_cast<void>(call_on(host_.env(home).reactor, [&] { return tell_targets(&device, &words); }));
+}
+
 void Devices::resume_step(const RecordPtr& record) {
     const std::string name = name_of(*record);
     std::vector<TableLine> coming;
@@ -454,7 +476,10 @@ void Devices::resume_step(const RecordPtr& record) {
         return;
     }
     if (registry_.any_held()) mark_snapshots_stale(*record, coming);
-    if (!coming.empty()) tell_settings(*record, *at.device, at.home);
+    if (!coming.empty()) {
+        tell_settings(*record, *at.device, at.home);
+        tell_scrub(*record, *at.device, at.home);
+    }
     auto resumed = call_on(host_.env(at.home).reactor, [&] { return at.device->resume(); });
     update_after_resume(record);
     must(std::move(resumed), name);
