@@ -162,6 +162,7 @@ def foreground(area, report, options, store):
                      number(max(r["with"]["latency_us"]["max"] for r in runs) / 1000)])
     report.group(f"mirror-foreground/{store}", f"Writes during a resync of {size >> 20} MiB: {store}",
                  ["4 KiB writes", "in sync: requests/s", "with a resync: rate", "p50", "p99", "CPU", "resync MiB/s", "longest, ms"], rows, results,
-                 ["Rate, latencies and server CPU a request by the same when in sync, in each turn. CPU has the resync's own in it."]
+                 ["Rate, latencies and server CPU a request by the same when in sync, in each turn. CPU has the resync's own in it. "
+                  "A write to a region that is not copied yet goes to one leg only."]
                  + [f"{name}: a resync ended before the writes did: the cost of one that lasts is more." for name, runs in results.items() if any(r["ended"] for r in runs)]
                  + [f"{name}: failed: {why}" for name, why in broken.items()])
