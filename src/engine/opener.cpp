@@ -105,8 +105,8 @@ class OpenMemory final : public OpenDevice {
 
 class OpenPath final : public OpenDevice, private Operation {
   public:
-    OpenPath(Loop& loop, const OpenedFile& file, FileLocks::Lease lease, std::string words)
-        : loop_{loop}, id_{id_of(file.status)}, words_{std::move(words)}, lease_{std::move(lease)}, disk_{loop, file, words_} {}
+    OpenPath(Loop& its_loop, const OpenedFile& opened, FileLocks::Lease lease, std::string words)
+        : loop_{its_loop}, id_{id_of(opened.status)}, words_{std::move(words)}, lease_{std::move(lease)}, disk_{its_loop, opened, words_} {}
     // The lock goes at once; the descriptor, whose closing may block, on a helper thread.
     ~OpenPath() override {
         disk_.release();

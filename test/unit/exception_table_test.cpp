@@ -181,11 +181,11 @@ TEST(ExceptionTable, LosesWhatIsRemovedAndNothingElse) {
         for (std::uint64_t c = 0; c < 3100; ++c) {
             const auto run = table.find({c});
             ASSERT_EQ(run.has_value(), model.contains(c)) << c;
-            if (run) ASSERT_EQ(run->new_first.v, model[c]);
+            if (run) { ASSERT_EQ(run->new_first.v, model[c]); }
             const auto next = table.next_mapped({c});
             const auto expected = model.lower_bound(c);
             ASSERT_EQ(next.has_value(), expected != model.end());
-            if (next) ASSERT_EQ(next->v, expected->first);
+            if (next) { ASSERT_EQ(next->v, expected->first); }
         }
     }
 }
