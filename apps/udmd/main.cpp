@@ -151,6 +151,7 @@ int serve(const Options& options, Background& background) {
     }
     EngineConfig config = options.engine;
     config.log = [](const std::string& text) { ctl::log_warning("", "{}", text); };
+    config.patience_with_locks = ctl::kRestorePatience;
     auto engine = Engine::start(config);
     if (!engine) return give_up(engine.error());
     EngineHost host{std::move(*engine)};

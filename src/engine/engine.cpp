@@ -35,7 +35,7 @@ void raise_file_limit(EngineShared& shared) {
 class RealEngine final : public Engine {
   public:
     RealEngine(bool uring, const EngineConfig& config)
-        : uring_{uring}, shared_{uring ? kHelpers : kHelpersForAll, config.log} {}
+        : uring_{uring}, shared_{uring ? kHelpers : kHelpersForAll, config.log}, locks_{shared_, config.patience_with_locks} {}
     ~RealEngine() override { stop(); }
 
     Result<void> launch(const EngineConfig& config) {
@@ -94,7 +94,7 @@ class RealEngine final : public Engine {
 
     const bool uring_;
     EngineShared shared_;
-    FileLocks locks_{shared_};
+    FileLocks locks_;
     NamedMemory memory_;
     NbdServers servers_;
     std::vector<std::unique_ptr<Unit>> units_;

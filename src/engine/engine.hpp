@@ -3,6 +3,7 @@
 // forbidden (decision 20). All that is above the system calls is shared by both.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -25,6 +26,8 @@ struct EngineConfig {
     // Told, from any thread, what someone should read: a file that shrank, bytes that are not served. Without
     // it such lines go to standard error.
     std::function<void(const std::string&)> log = {};
+    // How long after the start locks on files are waited for that have no living owner: what is left of a daemon that was killed.
+    std::chrono::milliseconds patience_with_locks{0};
 };
 
 class Engine {

@@ -8,6 +8,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 namespace udm {
 namespace {
@@ -52,14 +53,14 @@ std::string name_of_process(const std::string& pid) {
     return name.empty() ? "pid " + pid : fmt::format("pid {} ({})", pid, name);
 }
 
-Error busy(const std::string& path, const DiskId& id, int fd, OpenMode mode) {
-    std::string who;
+// Who holds the lock that stands in the way; empty if that is nobody alive.
+std::string holder(const DiskId& id, int fd, OpenMode mode) {
     const struct flock lock = obstacle(fd, mode == OpenMode::write ? F_WRLCK : F_RDLCK, 0, 0);
-    if (lock.l_type != F_UNLCK && lock.l_pid > 0) {
-        who = name_of_process(std::to_string(lock.l_pid));
-    } else {
-        who = who_has_open(id);
-    }
+    if (lock.l_type != F_UNLCK && lock.l_pid > 0) return name_of_process(std::to_string(lock.l_pid));
+    return who_has_open(id);
+}
+
+Error busy(const std::string& path, const std::string& who, OpenMode mode) {
     return Error{Errc::busy,
                  fmt::format("{}: in use by another process{}{}: {}", path, who.empty() ? "" : ": ", who,
                              mode == OpenMode::write
@@ -157,16 +158,26 @@ Result<FileLocks::Lease> FileLocks::acquire(const DiskId& id, int fd, OpenMode m
                                             const std::string& path) {
     const bool writing = mode == OpenMode::write;
     auto opened = std::make_shared<Descriptor>(shared_, fd, writing);
-    const std::lock_guard lock{acquiring_};
-    if (id.kind == DiskId::Kind::block) return acquire_block(opened, id, mode, path);
-    if (auto joined = join(id, mode)) return std::move(*joined);
+    if (id.kind == DiskId::Kind::block) {
+        const std::lock_guard lock{acquiring_};
+        return acquire_block(opened, id, mode, path);
+    }
     if (!writing) {
         // Open for writing if that is allowed, also for a reader: so that its lock can become a writer's in one
         // step. Its device refuses writes all the same.
         const int fresh = ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDWR | O_CLOEXEC);
         if (fresh >= 0) opened = std::make_shared<Descriptor>(shared_, fresh, true);
     }
-    return acquire_file(opened, id, mode, path);
+    for (;;) {
+        {
+            const std::lock_guard lock{acquiring_};
+            if (auto joined = join(id, mode)) return std::move(*joined);
+            if (auto acquired = acquire_file(opened, id, mode, path)) return std::move(*acquired);
+        }
+        const std::string who = holder(id, opened->fd(), mode);
+        if (!who.empty() || std::chrono::steady_clock::now() >= patient_until_) return std::unexpected<Error>(busy(path, who, mode));
+        std::this_thread::sleep_for(std::chrono::milliseconds{10});
+    }
 }
 
 // Each device has a descriptor of its own. A writer has another one, which keeps others away.
@@ -200,42 +211,39 @@ Result<FileLocks::Lease> FileLocks::acquire_block(const DescriptorPtr& opened, c
     return Lease{*this, id, mode, entry.number, opened};
 }
 
-Result<FileLocks::Lease> FileLocks::acquire_file(const DescriptorPtr& opened, const DiskId& id, OpenMode mode,
-                                                 const std::string& path) {
+std::optional<FileLocks::Lease> FileLocks::acquire_file(const DescriptorPtr& opened, const DiskId& id, OpenMode mode,
+                                                        const std::string& path) {
     const Held wanted = mode == OpenMode::write ? Held::exclusive : Held::shared;
-    int error = 0;
-    {
-        const std::lock_guard lock{mutex_};
-        Entry& entry = entries_[id];
-        const bool is_new = entry.readers + entry.writers == 0;
-        const Entry before = entry;
-        if (is_new) entry.number = ++last_number_;
-        if (!entry.file || (wanted == Held::exclusive && !entry.file->writable())) {
-            // The old descriptor's read lock would stand in the new one's way.
-            if (entry.file) this->lock(entry, Held::nothing);
-            entry.file = opened;
-        }
-        error = this->lock(entry, wanted);
-        if (error != 0 && !is_conflict(error)) {
-            shared_.warn(fmt::format("{}: cannot be locked ({}): see that nothing else uses it", path,
-                                     std::strerror(error)));
-            entry.held = wanted;
-            error = 0;
-        }
-        if (error == 0) {
-            ++(mode == OpenMode::write ? entry.writers : entry.readers);
-            return Lease{*this, id, mode, entry.number, entry.file};
-        }
-        if (is_new) {
-            entries_.erase(id);
-        } else if (entry.held == Held::nothing) {
-            // Readers were here before, under the old descriptor; nobody else can have got a writer's lock
-            // meanwhile without being noticed by the next open.
-            entry.file = before.file;
-            this->lock(entry, Held::shared);
-        }
+    const std::lock_guard lock{mutex_};
+    Entry& entry = entries_[id];
+    const bool is_new = entry.readers + entry.writers == 0;
+    const Entry before = entry;
+    if (is_new) entry.number = ++last_number_;
+    if (!entry.file || (wanted == Held::exclusive && !entry.file->writable())) {
+        // The old descriptor's read lock would stand in the new one's way.
+        if (entry.file) this->lock(entry, Held::nothing);
+        entry.file = opened;
     }
-    return std::unexpected<Error>(busy(path, id, opened->fd(), mode));
+    int error = this->lock(entry, wanted);
+    if (error != 0 && !is_conflict(error)) {
+        shared_.warn(fmt::format("{}: cannot be locked ({}): see that nothing else uses it", path,
+                                 std::strerror(error)));
+        entry.held = wanted;
+        error = 0;
+    }
+    if (error == 0) {
+        ++(mode == OpenMode::write ? entry.writers : entry.readers);
+        return Lease{*this, id, mode, entry.number, entry.file};
+    }
+    if (is_new) {
+        entries_.erase(id);
+    } else if (entry.held == Held::nothing) {
+        // Readers were here before, under the old descriptor; nobody else can have got a writer's lock
+        // meanwhile without being noticed by the next open.
+        entry.file = before.file;
+        this->lock(entry, Held::shared);
+    }
+    return std::nullopt;
 }
 
 std::optional<FileTraits> FileLocks::traits(const DiskId& id, OpenMode mode) const {

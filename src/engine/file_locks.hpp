@@ -11,8 +11,13 @@
 // A regular file is also open once only, however many devices of however many reactors use it: the descriptor
 // that has the lock is the one that is read and written. So an image with ten thousand snapshots costs one, and
 // each of their stores one.
+//
+// A daemon that was killed may hold its locks a little longer than its process lives: until the kernel has taken its
+// rings down. A reader shares the file with such a lock at once, and a device that becomes writable soon after a restart
+// meets it. So what stands in the way and has no living owner is waited for, in the first seconds.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,7 +33,9 @@ namespace udm {
 
 class FileLocks {
   public:
-    explicit FileLocks(EngineShared& shared) noexcept : shared_{shared} {}
+    // `patience`: how long from now on a lock without a living owner is waited for.
+    FileLocks(EngineShared& shared, std::chrono::milliseconds patience) noexcept
+        : shared_{shared}, patient_until_{std::chrono::steady_clock::now() + patience} {}
     // A descriptor, closed on a helper thread when its last user has gone.
     class Descriptor {
       public:
@@ -76,7 +83,7 @@ class FileLocks {
         DescriptorPtr file_;
     };
 
-    // Takes over `fd`, which is open for `mode` on the file `id`; the message of an error names `path`. Error:
+    // Takes over `fd`, which is open for `mode` on the file `id`; the message of an error names `path`. May wait. Error:
     // busy.
     Result<Lease> acquire(const DiskId& id, int fd, OpenMode mode, const std::string& path);
     // A use of a regular file that is open here already, and locked well enough; none if it isn't.
@@ -96,14 +103,15 @@ class FileLocks {
         std::optional<FileTraits> to_read, to_write;
         std::optional<FileTraits>& traits(OpenMode mode) { return mode == OpenMode::write ? to_write : to_read; }
     };
-    Result<Lease> acquire_file(const DescriptorPtr& opened, const DiskId& id, OpenMode mode,
-                               const std::string& path);
+    // None: another's lock stands in the way.
+    std::optional<Lease> acquire_file(const DescriptorPtr& opened, const DiskId& id, OpenMode mode, const std::string& path);
     Result<Lease> acquire_block(const DescriptorPtr& opened, const DiskId& id, OpenMode mode,
                                 const std::string& path);
     int lock(Entry& entry, Held wanted) noexcept;  // 0 or an errno
     void release(const DiskId& id, OpenMode mode) noexcept;
 
     EngineShared& shared_;
+    const std::chrono::steady_clock::time_point patient_until_;
     std::mutex acquiring_;      // one at a time, since opening may block; release() does not wait for it
     mutable std::mutex mutex_;  // of what is below, never held over what may block
     std::map<DiskId, Entry> entries_;

@@ -1,8 +1,11 @@
 // Decision 17: locks against other processes, with real qemu-io as one of them.
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <utility>
 
 #include "test/contract/engine_fixture.hpp"
 
@@ -72,6 +75,49 @@ class QemuIo {
     int in_ = -1, out_ = -1;
     bool opened_ = false;
     std::string said_;
+};
+
+// What a killed daemon leaves for a while: a reader's lock whose description no process has open any more. One that is under way in
+// a socket is like that.
+class LockLeftBehind {
+  public:
+    explicit LockLeftBehind(const std::string& path) {
+        const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+        for (const off_t byte : {100, 201}) {
+            struct flock lock {};
+            lock.l_type = F_RDLCK;
+            lock.l_start = byte;
+            lock.l_len = 1;
+            EXPECT_EQ(::fcntl(file, F_OFD_SETLK, &lock), 0);
+        }
+        EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets_), 0);
+        char data = 'x';
+        iovec bytes{&data, 1};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+        msghdr message{};
+        message.msg_iov = &bytes;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(header), &file, sizeof file);
+        EXPECT_EQ(::sendmsg(sockets_[0], &message, 0), 1);
+        ::close(file);
+    }
+    LockLeftBehind(const LockLeftBehind&) = delete;
+    LockLeftBehind& operator=(const LockLeftBehind&) = delete;
+    ~LockLeftBehind() { end(); }
+    void end() {
+        for (int& one : sockets_) {
+            if (one >= 0) ::close(std::exchange(one, -1));
+        }
+    }
+
+  private:
+    int sockets_[2]{-1, -1};
 };
 
 class FileLock : public EngineTest {
@@ -202,6 +248,39 @@ TEST_F(FileLock, HoldsBetweenDaemons) {
     close(reader);
     EXPECT_TRUE(try_other(OpenMode::write));
     (*other)->stop();
+}
+
+TEST_F(FileLock, WaitsForWhatAKilledDaemonLeftBehind) {
+    using namespace std::chrono_literals;
+    auto patient = Engine::start({.reactors = 1, .kind = EngineConfig::Kind::threads, .patience_with_locks = 1h});
+    ASSERT_TRUE(patient);
+    DeviceOpener& opener = (*patient)->opener(0);
+    LockLeftBehind left{path_};
+    auto reader = opener.open(path_, OpenMode::read);    // shares it
+    ASSERT_TRUE(reader) << reader.error().message;
+    auto writer = std::async(std::launch::async, [&] { return opener.open(path_, OpenMode::write); });
+    EXPECT_EQ(writer.wait_for(100ms), std::future_status::timeout);
+    left.end();
+    auto opened = writer.get();
+    EXPECT_TRUE(opened) << opened.error().message;
+    if (opened) on((*patient)->reactor(0), [&] { opened->reset(); });
+    // Who lives is not waited for: that would take an hour.
+    if (::access(kQemuIo, X_OK) == 0) {
+        const QemuIo qemu{path_, true};
+        ASSERT_TRUE(qemu.opened()) << qemu.said();
+        EXPECT_FALSE(opener.open(path_, OpenMode::write));
+    }
+    on((*patient)->reactor(0), [&] { reader->reset(); });
+    (*patient)->stop();
+}
+
+TEST_F(FileLock, IsNotWaitedForLongAfterTheStart) {
+    auto reader = open(path_, OpenMode::read);
+    const LockLeftBehind left{path_};
+    std::string why;
+    EXPECT_FALSE(can_open(OpenMode::write, &why));    // this engine has no patience
+    EXPECT_NE(why.find(path_ + ": in use by another process: "), std::string::npos) << why;
+    close(reader);
 }
 
 TEST_F(FileLock, NamesTheHolderOfAnOrdinaryLock) {
