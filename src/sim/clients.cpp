@@ -1,7 +1,10 @@
 #include "sim/clients.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "sim/machine.hpp"
 #include "sim/sim_reactor.hpp"
 
 namespace udm {
@@ -201,6 +204,22 @@ bool Clients::compare(Volume& volume) {
     }
     comparing_ = false;
     return until([&volume] { return volume.in_flight_ == 0; });
+}
+
+void Clients::check_nothing_left() {
+    static_cast<void>(until([] { return false; }));
+    SimReactor& reactor = world_.machine().reactor();
+    if (reactor.ios_out() != 0) violate(fmt::format("{} requests are left when all is removed", reactor.ios_out()));
+    if (reactor.buffers().bytes_out() != 0) {
+        violate(fmt::format("{} bytes of buffers are left when all is removed", reactor.buffers().bytes_out()));
+    }
+}
+
+void Clients::check_disks() {
+    for (const auto& disk : world_.disks()) {
+        if (disk->counters().invalid == 0) continue;
+        violate(fmt::format("{} was sent {} requests that it cannot take", disk->name(), disk->counters().invalid));
+    }
 }
 
 }  // namespace udm

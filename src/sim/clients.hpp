@@ -90,6 +90,11 @@ class Clients {
     // False: it did not end, or an error without a cause; a difference is a violation like any other.
     bool compare(Volume& volume);
 
+    // When all is removed, what targets still do for themselves ends; no request and no buffer is left then.
+    void check_nothing_left();
+    // No layer has sent what its disk cannot take.
+    void check_disks();
+
     void violate(const std::string& text);
 
   private:

@@ -8,25 +8,8 @@
 
 namespace udm {
 namespace {
-constexpr std::uint64_t kAdminPatience = 3'000;    // events a step waits for the administrator
-
 bool says_sync(const std::string& table) { return table.find(" sync ") != std::string::npos; }
 }  // namespace
-
-void MirrorRun::start(Job<void> job) {
-    ASSERT(!admin_busy_);
-    admin_busy_ = true;
-    SimReactor& reactor = world_.machine().reactor();
-    reactor.enter();
-    reactor.jobs().spawn(std::move(job));
-}
-
-bool MirrorRun::wait_for_admin() {
-    for (std::uint64_t n = 0; admin_busy_ && n < kAdminPatience; ++n) {
-        if (!world_.timeline().step()) break;
-    }
-    return !admin_busy_;
-}
 
 std::string MirrorRun::table(const std::vector<std::size_t>& members) const {
     static constexpr const char* kWords[] = {"", " sync", " nosync"};
@@ -82,7 +65,7 @@ Job<void> MirrorRun::boot() {
     auto restoring = restore_scrub();
     co_await restoring;
     volume_->attach(*mapped_->device, machine.reactor());
-    admin_busy_ = false;
+    admin_.busy = false;
     booted_ = true;
 }
 
@@ -112,7 +95,7 @@ Job<void> MirrorRun::cycle(bool noflush, Nanoseconds stay) {
         heal_all();
     }
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> MirrorRun::reload() {
@@ -130,7 +113,7 @@ Job<void> MirrorRun::reload() {
             const auto resumed = co_await resuming;
             if (!resumed) clients_.violate("the mirror cannot be resumed: " + resumed.error().message);
             owes_flush_error_ = true;
-            admin_busy_ = false;
+            admin_.busy = false;
             co_return;
         }
     }
@@ -159,7 +142,7 @@ Job<void> MirrorRun::reload() {
     }
     world_.note(0x5a4b, [] { return std::string{"a new table"}; });
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 // As the control plane does it: loaded, quiet, on record, resumed. Whichever table a crash leaves has the data.
@@ -172,7 +155,7 @@ Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::
     const bool is_leg = std::find(before.begin(), before.end(), spare) != before.end();
     if (how != steps::LegChange::drop && !is_leg) after.push_back(spare);
     if (!possible || after.size() < 2 || after == before) {
-        admin_busy_ = false;
+        admin_.busy = false;
         co_return;
     }
     const std::string text = table(after), old_text = table(before);
@@ -183,7 +166,7 @@ Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::
     if (!loaded) {
         world_.note(0x1e65, [&] { return "other legs are refused: " + loaded.error().message; });
         if (well && causes() == causes_when_well_) clients_.violate("other legs are refused though all is well: " + loaded.error().message);
-        admin_busy_ = false;
+        admin_.busy = false;
         co_return;
     }
     rot_may_count_ = true;
@@ -225,7 +208,7 @@ Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::
     co_await restoring;
     world_.note(0x1e67, [&] { return "other legs: " + table(); });
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<bool> MirrorRun::tell(const std::string* text) {
@@ -263,7 +246,7 @@ Job<void> MirrorRun::say(steps::MirrorWord word, std::uint64_t number) {
     const std::string text = steps::words_of(word, number);
     auto telling = tell(&text);
     co_await telling;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 // What a person does once faults are over: where the table holds writes, no leg comes back unasked.
@@ -276,14 +259,14 @@ Job<void> MirrorRun::call_legs_back() {
         auto telling = tell(&text);
         co_await telling;
     }
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> MirrorRun::remove_all() {
     auto removing = world_.machine().remove(*mapped_);
     co_await removing;
     mapped_ = nullptr;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 }  // namespace udm

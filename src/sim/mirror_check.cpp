@@ -41,7 +41,7 @@ std::optional<MirrorRun::Words> MirrorRun::words() const {
 // --- at rest --------------------------------------------------------------------------------------------------------
 
 bool MirrorRun::at_rest() const noexcept {
-    if (admin_busy_ || clients_.in_flight() != 0) return false;
+    if (admin_.busy || clients_.in_flight() != 0) return false;
     return std::all_of(world_.disks().begin(), world_.disks().end(),
                        [](const auto& disk) { return disk->counters().in_flight == 0; });
 }
@@ -141,12 +141,12 @@ void MirrorRun::compare_volume() {
 void MirrorRun::check_liveness() {
     const auto stalls = [](const auto& disk) { return disk->stalls(); };
     if (std::any_of(world_.disks().begin(), world_.disks().end(), stalls)) return;
-    for (std::uint64_t n = 0; n < kPatience && (admin_busy_ || clients_.in_flight() != 0); ++n) {
+    for (std::uint64_t n = 0; n < kPatience && (admin_.busy || clients_.in_flight() != 0); ++n) {
         if (holds_writes() && causes() != causes_when_well_) return;
         if (!world_.timeline().step()) break;
     }
     if (clients_.in_flight() != 0) clients_.violate(fmt::format("{} requests hang, though no disk stalls", clients_.in_flight()));
-    if (admin_busy_) clients_.violate("the administrator hangs, though no disk stalls");
+    if (admin_.busy) clients_.violate("the administrator hangs, though no disk stalls");
 }
 
 bool MirrorRun::wait_until_in_sync() {
@@ -168,20 +168,20 @@ void MirrorRun::the_end() {
     // Faults are over: everything must end, and all come back into sync.
     heal_all();
     world_.chaos().calm();
-    if (!clients_.until([this] { return !admin_busy_; })) {
+    if (!clients_.until([this] { return !admin_.busy; })) {
         clients_.violate("the administrator's work does not end");
         return;
     }
     // What was under way may fail yet, and be held: the suspend waits for that, and lets it go.
     if (holds_writes()) {
-        start(cycle(false, 0));
-        if (!clients_.until([this] { return !admin_busy_; })) {
+        admin_.start(cycle(false, 0));
+        if (!clients_.until([this] { return !admin_.busy; })) {
             clients_.violate("a suspend to let go what is held does not end");
             return;
         }
     }
-    start(call_legs_back());
-    if (!clients_.until([this] { return !admin_busy_; })) {
+    admin_.start(call_legs_back());
+    if (!clients_.until([this] { return !admin_.busy; })) {
         clients_.violate("calling legs back does not end");
         return;
     }
@@ -191,8 +191,8 @@ void MirrorRun::the_end() {
     }
     // A failed log is latched until another table is loaded.
     if (has_log() && faulted(*log_) != log_faults_at_load_) {
-        start(reload());
-        if (!clients_.until([this] { return !admin_busy_; })) {
+        admin_.start(reload());
+        if (!clients_.until([this] { return !admin_.busy; })) {
             clients_.violate("a reload after the log failed does not end");
             return;
         }
@@ -230,29 +230,17 @@ void MirrorRun::the_end() {
     compare_volume();
     if (outcome_.failed() || gave_up_) return;
     if (setup_.orderly_end != 0) remove_everything();
-    check_disks();
+    clients_.check_disks();
 }
 
 // No layer may send what its disk cannot take.
-void MirrorRun::check_disks() {
-    for (const auto& disk : world_.disks()) {
-        if (disk->counters().invalid == 0) continue;
-        clients_.violate(fmt::format("{} was sent {} requests that it cannot take", disk->name(), disk->counters().invalid));
-    }
-}
-
 void MirrorRun::remove_everything() {
-    start(remove_all());
-    if (!clients_.until([this] { return !admin_busy_; })) {
+    admin_.start(remove_all());
+    if (!clients_.until([this] { return !admin_.busy; })) {
         clients_.violate("removing the mirror does not end");
         return;
     }
-    static_cast<void>(clients_.until([] { return false; }));
-    SimReactor& reactor = world_.machine().reactor();
-    if (reactor.ios_out() != 0) clients_.violate(fmt::format("{} requests are left when all is removed", reactor.ios_out()));
-    if (reactor.buffers().bytes_out() != 0) {
-        clients_.violate(fmt::format("{} bytes of buffers are left when all is removed", reactor.buffers().bytes_out()));
-    }
+    clients_.check_nothing_left();
     if (has_log()) compare_clean_regions("after it is removed");
 }
 

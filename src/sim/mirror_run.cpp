@@ -51,20 +51,6 @@ bool MirrorRun::must_succeed() const noexcept {
 }
 
 void MirrorRun::prepare_disks() {
-    const auto add = [this](const std::string& name, std::uint64_t sectors, std::uint64_t number) -> SimDisk& {
-        SimDisk::Options options;
-        options.name = name;
-        options.limits.size = {sectors};
-        options.limits.discard = (setup_.no_discard >> number & 1) == 0;
-        options.limits.write_zeroes = (setup_.no_zeroes >> number & 1) == 0;
-        options.limits.volatile_cache = (setup_.stable_disks >> number & 1) == 0;
-        options.limits.max_transfer = {setup_.max_transfer};
-        if (setup_.block != 0) options.limits.logical_block = static_cast<std::uint32_t>(setup_.block * kSectorSize);
-        options.lazy_discard = setup_.lazy_discard != 0;
-        options.latency_min = (setup_.fast_disks >> number & 1) != 0 ? 5'000 : 50'000;
-        options.latency_max = 8 * options.latency_min;
-        return world_.add_disk(options);
-    };
     const auto begin = static_cast<MirrorSetup::Begin>(setup_.begin);
     const std::uint64_t size = setup_.front + setup_.sectors;
     std::vector<std::byte> right(to_bytes(Sectors{size})), wrong(to_bytes(Sectors{size}));
@@ -72,7 +58,7 @@ void MirrorRun::prepare_disks() {
     std::vector<bool> clean(setup_.regions());
     for (std::size_t r = 0; r < clean.size(); ++r) clean[r] = setup_.recorded_clean(r);
     if (setup_.disk_log != 0) {
-        log_ = &add("log", setup_.log_sectors(), 0);
+        log_ = &setup_.add_disk(world_, "log", setup_.log_sectors(), 0);
         if (begin == MirrorSetup::Begin::recorded) {
             std::vector<std::byte> bytes = MirrorLogBytes::make(clean);
             bytes.resize(to_bytes(Sectors{setup_.log_sectors()}));
@@ -81,7 +67,7 @@ void MirrorRun::prepare_disks() {
     }
     for (std::uint64_t i = 0; i < setup_.leg_disks(); ++i) {
         const std::uint64_t offset = setup_.offsets[i];
-        SimDisk& disk = add("leg" + std::to_string(i), offset + setup_.sectors, i + 1);
+        SimDisk& disk = setup_.add_disk(world_, "leg" + std::to_string(i), offset + setup_.sectors, static_cast<unsigned>(i + 1));
         legs_.push_back(&disk);
         const bool spare = i >= setup_.legs;
         if (!spare) members_.push_back(i);
@@ -147,18 +133,18 @@ void MirrorRun::step(const Step& step) {
         }
         default: break;
     }
-    if (!booted_ || !wait_for_admin()) return;
+    if (!booted_ || !admin_.wait()) return;
     switch (step.kind) {
-        case steps::kMirrorCycle: start(cycle(step.b == 1, step.c * 1000)); break;
+        case steps::kMirrorCycle: admin_.start(cycle(step.b == 1, step.c * 1000)); break;
         case steps::kMirrorReload:
-            if (!would_forget()) start(reload());
+            if (!would_forget()) admin_.start(reload());
             break;
-        case steps::kMirrorLegs: start(change_legs(static_cast<steps::LegChange>(step.b), step.c, step.d)); break;
-        case steps::kMirrorSay: start(say(static_cast<steps::MirrorWord>(step.b), step.c)); break;
+        case steps::kMirrorLegs: admin_.start(change_legs(static_cast<steps::LegChange>(step.b), step.c, step.d)); break;
+        case steps::kMirrorSay: admin_.start(say(static_cast<steps::MirrorWord>(step.b), step.c)); break;
         case steps::kMirrorRest:
             if (wait_for_rest()) look_at_rest();
             break;
-        case steps::kMirrorScrub: start(scrub(static_cast<steps::ScrubWord>(step.b))); break;
+        case steps::kMirrorScrub: admin_.start(scrub(static_cast<steps::ScrubWord>(step.b))); break;
         case steps::kMirrorScrubLook: look_at_scrub(step.c); break;
         default: UNREACHABLE();
     }
@@ -172,7 +158,7 @@ void MirrorRun::start_boot() {
     causes_when_well_ = causes();
     not_known_to_be_well();
     owes_flush_error_ = false;
-    start(boot());
+    admin_.start(boot());
 }
 
 bool MirrorRun::finish_boot() {
@@ -199,7 +185,7 @@ void MirrorRun::power_cut(const Step& step) {
     for (std::uint64_t again = step.b;; again = 0) {
         world_.cut_power();
         clients_.power_cut({volume_.get()});
-        admin_busy_ = false;
+        admin_.busy = false;
         mapped_ = nullptr;
         must_be_found_.clear();    // what was overwritten may be there again, and is copied then
         heal_after_cut(step);

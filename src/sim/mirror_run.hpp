@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/administrator.hpp"
 #include "sim/clients.hpp"
 #include "sim/machine.hpp"
 #include "sim/mirror_setup.hpp"
@@ -72,7 +73,6 @@ class MirrorRun {
     bool wait_until_in_sync();
     void check_liveness();
     void the_end();
-    void check_disks();
     void remove_everything();
 
     // mirror_scrub.cpp
@@ -94,8 +94,6 @@ class MirrorRun {
     Job<void> restore_scrub();
 
     // The administrator.
-    void start(Job<void> job);
-    bool wait_for_admin();
     Job<void> boot();
     Job<void> cycle(bool noflush, Nanoseconds stay);
     Job<void> reload();
@@ -127,6 +125,7 @@ class MirrorRun {
     Outcome& outcome_;
     MirrorSetup setup_;
     Clients clients_;
+    Administrator admin_{world_};
     SimDisk* log_ = nullptr;
     SimDisk* front_ = nullptr;
     std::vector<SimDisk*> legs_;         // and what may become one
@@ -135,7 +134,6 @@ class MirrorRun {
     Machine::Mapped* mapped_ = nullptr;
     bool was_made_ = false;          // some table of it went live once
     bool syncs_always_ = false;      // the table has the word `sync`: nothing is in sync at each resume
-    bool admin_busy_ = false;
     bool booted_ = false;
     bool gave_up_ = false;           // something is stuck: no use in going on
     bool known_well_ = false;        // all legs were equal and all was quiet at some moment since the last cut:

@@ -90,7 +90,7 @@ Job<void> MirrorRun::scrub(steps::ScrubWord word) {
         auto keeping = keep_scrub_now();
         co_await keeping;
     }
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> MirrorRun::keep_scrub_now() {
@@ -109,7 +109,7 @@ Job<void> MirrorRun::keep_scrub_now() {
 Job<void> MirrorRun::keep_scrub() {
     auto keeping = keep_scrub_now();
     co_await keeping;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> MirrorRun::restore_scrub() {
@@ -129,11 +129,11 @@ Job<void> MirrorRun::restore_scrub() {
 
 void MirrorRun::look_at_scrub(std::uint64_t events) {
     for (std::uint64_t n = 0;; ++n) {
-        start(keep_scrub());
-        if (!wait_for_admin()) return;
+        admin_.start(keep_scrub());
+        if (!admin_.wait()) return;
         if (scrub_words().state == "done" || n >= events) break;
         clients_.let(8);
-        if (!wait_for_admin()) return;
+        if (!admin_.wait()) return;
     }
     if (scrub_words().state == "done") judge_scrub();
 }
@@ -162,8 +162,8 @@ void MirrorRun::judge_scrub() {
 void MirrorRun::repair_all() {
     const auto until_done = [this](const char* what) {
         for (std::uint64_t n = 0; n < kScrubPatience; ++n) {
-            start(keep_scrub());
-            if (!clients_.until([this] { return !admin_busy_; })) break;
+            admin_.start(keep_scrub());
+            if (!clients_.until([this] { return !admin_.busy; })) break;
             const std::string state = scrub_words().state;
             if (state != "running") return true;
             clients_.let(8);
@@ -172,8 +172,8 @@ void MirrorRun::repair_all() {
         return false;
     };
     for (const auto word : {steps::ScrubWord::fast, steps::ScrubWord::go_on}) {
-        start(scrub(word));
-        if (!clients_.until([this] { return !admin_busy_; })) return;
+        admin_.start(scrub(word));
+        if (!clients_.until([this] { return !admin_.busy; })) return;
     }
     if (!until_done("what was under way")) return;
     if (scrub_words().state == "done") judge_scrub();
@@ -185,8 +185,8 @@ void MirrorRun::repair_all() {
     for (std::uint64_t n = 0; away() && n < kScrubPatience && world_.timeline().step(); ++n) {
     }
     for (scrub_judged_ = true; scrub_judged_ && !outcome_.failed();) {    // one that was stopped may be ending still
-        start(scrub(steps::ScrubWord::repair));
-        if (!clients_.until([this] { return !admin_busy_; }) || (!clients_.let(8) && scrub_judged_)) clients_.violate("no repair begins, though all disks are well");
+        admin_.start(scrub(steps::ScrubWord::repair));
+        if (!clients_.until([this] { return !admin_.busy; }) || (!clients_.let(8) && scrub_judged_)) clients_.violate("no repair begins, though all disks are well");
     }
     if (outcome_.failed() || !until_done("the last repair")) return;
     const ScrubWords found = scrub_words();

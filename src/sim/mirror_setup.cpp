@@ -103,12 +103,7 @@ std::string MirrorSetup::describe() const {
     if (front) text += fmt::format("; {} sectors before it", front);
     if (survivor) text += fmt::format("; nothing happens to leg {}", survivor - 1);
     if (spares) text += fmt::format("; {} spares", spares);
-    if (block) text += fmt::format("; blocks of {}", block);
-    if (max_transfer) text += fmt::format("; transfers of at most {}", max_transfer);
-    if (stable_disks) text += fmt::format("; disks without cache {:#x}", stable_disks);
-    if (no_zeroes) text += fmt::format("; without write_zeroes {:#x}", no_zeroes);
-    if (no_discard) text += fmt::format("; without discard {:#x}", no_discard);
-    if (lazy_discard) text += "; lazy discards";
+    text += describe_disks();
     if (log_rest) text += fmt::format("; regions rest for {} ms", log_rest);
     if (leg_retry) text += fmt::format("; legs are tried after {} ms", leg_retry);
     if (hold_timeout) text += fmt::format("; holds for {} ms", hold_timeout);

@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "base/prng.hpp"
+#include "sim/disk_setup.hpp"
 #include "sim/request_steps.hpp"
 
 namespace udm {
 
 inline constexpr unsigned kMirrorLegsMax = 9;
 
-struct MirrorSetup {
+struct MirrorSetup : DiskSetup {    // disk 0 is the log, 1.. are the legs
     enum class Word : std::uint64_t { none, sync, nosync };
     // What the legs and the log hold before the mirror is first made.
     enum class Begin : std::uint64_t {
@@ -33,13 +34,6 @@ struct MirrorSetup {
     std::uint64_t handle_errors = 0;
     std::uint64_t keep_log = 0;
     std::uint64_t survivor = 0;            // a leg that no fault is drawn for, counted from 1; 0: none is spared
-    std::uint64_t stable_disks = 0;        // bits: disks without a volatile cache; 0 log, 1.. legs
-    std::uint64_t fast_disks = 0;          // bits
-    std::uint64_t no_zeroes = 0;           // bits: disks that take no write_zeroes
-    std::uint64_t no_discard = 0;          // bits
-    std::uint64_t lazy_discard = 0;
-    std::uint64_t block = 0;               // logical block of the disks in sectors, 0: 1
-    std::uint64_t max_transfer = 0;        // of the disks in sectors, 0: none
     std::uint64_t orderly_end = 0;         // everything is removed at the end, and nothing may be left
     std::uint64_t flush_at_end = 0;        // before the last cut
     std::array<std::uint64_t, kMirrorLegsMax> offsets{};    // of the data on each leg
@@ -60,7 +54,6 @@ struct MirrorSetup {
 };
 
 namespace steps {
-// Disks: 0 is the log, 1.. are the legs.
 enum MirrorKind : std::uint32_t {
     kMirrorCycle = kFirstOfStory,    // suspended and resumed; b: 1 noflush, c: microseconds to stay suspended
     kMirrorReload,                   // its table again

@@ -28,21 +28,6 @@ class RecordWait final : LostStores::Recorded {
     std::coroutine_handle<> awaiting_;
 };
 
-void SnapshotRun::start(Job<void> job) {
-    ASSERT(!admin_busy_);
-    admin_busy_ = true;
-    SimReactor& reactor = world_.machine().reactor();
-    reactor.enter();
-    reactor.jobs().spawn(std::move(job));
-}
-
-bool SnapshotRun::wait_for_admin() {
-    for (std::uint64_t n = 0; admin_busy_ && n < kAdminPatience; ++n) {
-        if (!world_.timeline().step()) break;
-    }
-    return !admin_busy_;
-}
-
 void SnapshotRun::was_suspended(Volume& volume, bool noflush, std::uint64_t causes_before) {
     if (noflush || volume.causes() != causes_before) return;
     for (const Slot& slot : slots_) {    // one that is lost flushes nothing; and its mark may be lost in a cut
@@ -93,7 +78,7 @@ Job<void> SnapshotRun::boot() {
         slot.volume->attach(*slot.mapped->device, machine.reactor());
         slot.live = true;
     }
-    admin_busy_ = false;
+    admin_.busy = false;
     booted_ = true;
 }
 
@@ -176,7 +161,7 @@ Job<void> SnapshotRun::take(Slot* slot, Store store, steps::Way way, bool on_wha
         const auto resumed = co_await back;
         if (!resumed) clients_.violate("the origin cannot be resumed: " + resumed.error().message);
     }
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 // The point in time. Leaves the origin suspended if the way is to suspend it.
@@ -209,7 +194,7 @@ Job<void> SnapshotRun::drop(Slot* slot) {
         clients_.forget(*slot->volume);
     }
     slot->volume.reset();
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> SnapshotRun::cycle(Volume* volume, Machine::Mapped* mapped, bool noflush, Nanoseconds stay) {
@@ -228,7 +213,7 @@ Job<void> SnapshotRun::cycle(Volume* volume, Machine::Mapped* mapped, bool noflu
     const auto resumed = co_await resuming;
     if (!resumed) clients_.violate(mapped->name + " cannot be resumed: " + resumed.error().message);
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> SnapshotRun::reload() {
@@ -238,7 +223,7 @@ Job<void> SnapshotRun::reload() {
     if (!swapped) clients_.violate("the origin's table cannot be swapped: " + swapped.error().message);
     world_.note(0x5a4b, [] { return std::string{"the origin has a new table"}; });
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 // What is new at the end is written at once. What is behind the end of a smaller one is gone, for its snapshots too.
@@ -279,7 +264,7 @@ Job<void> SnapshotRun::resize(std::uint64_t sectors) {
     }
     world_.note(0x512e, [&] { return fmt::format("the origin has {} sectors", sectors); });
     ++outcome_.swaps;
-    admin_busy_ = origin_busy_ = false;
+    admin_.busy = origin_busy_ = false;
 }
 
 // Somebody has cut the end off: what was there is lost.
@@ -311,7 +296,7 @@ Job<void> SnapshotRun::remove_all() {
         co_await below;
         below_mapped_ = nullptr;
     }
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 }  // namespace udm

@@ -17,22 +17,22 @@ void SnapshotRun::merge_step(const Step& step) {
     switch (step.kind) {
         case steps::kMerge: {
             Slot& slot = slots_[step.a];
-            if (!merging_ && slot.live && slot.store != Store::transient) start(merge(&slot, step.b, step.c));
+            if (!merging_ && slot.live && slot.store != Store::transient) admin_.start(merge(&slot, step.b, step.c));
             break;
         }
         case steps::kTurn:
             // Only where the store cannot become full meanwhile: that would be the end of the volume.
-            if (merging_ && merging_->setup.roomy) start(turn());
+            if (merging_ && merging_->setup.roomy) admin_.start(turn());
             break;
         case steps::kSettle:
-            if (merged()) start(settle());
+            if (merged()) admin_.start(settle());
             break;
         case steps::kSay:
-            if (merging_ && !turned_) start(say(static_cast<steps::Say>(step.b), step.c));
+            if (merging_ && !turned_) admin_.start(say(static_cast<steps::Say>(step.b), step.c));
             break;
         case steps::kReplace: {
             Slot& slot = slots_[step.a];
-            if (slot.live) start(replace(&slot));
+            if (slot.live) admin_.start(replace(&slot));
             break;
         }
         default: UNREACHABLE();
@@ -62,7 +62,7 @@ void SnapshotRun::restore_backup() {
     world_.note(0xbac0, [] { return std::string{"the origin comes from a backup"}; });
     world_.cut_power();
     clients_.power_cut({origin_.get()});
-    admin_busy_ = origin_busy_ = lost_ = false;
+    admin_.busy = origin_busy_ = lost_ = false;
     origin_mapped_ = below_mapped_ = nullptr;
     merging_ = nullptr;
     for (Slot& slot : slots_) {
@@ -117,7 +117,7 @@ Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, std::uint64_t how) 
         auto hurrying = origin_mapped_->device->resume();
         const auto hurried = co_await hurrying;
         if (!was_refused(hurried, "Unable to perform snapshot handover until source is suspended.")) {
-            origin_busy_ = admin_busy_ = false;
+            origin_busy_ = admin_.busy = false;
             co_return;
         }
     }
@@ -131,7 +131,7 @@ Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, std::uint64_t how) 
         auto returning = slot->mapped->device->resume();
         const auto returned = co_await returning;
         if (!was_refused(returned, "Unable to resume snapshot source until handover completes.")) {
-            origin_busy_ = admin_busy_ = false;
+            origin_busy_ = admin_.busy = false;
             co_return;
         }
     }
@@ -182,7 +182,7 @@ Job<void> SnapshotRun::merge(Slot* slot, std::uint64_t rate, std::uint64_t how) 
         }
     }
     ++outcome_.swaps;
-    origin_busy_ = admin_busy_ = false;
+    origin_busy_ = admin_.busy = false;
 }
 
 Job<void> SnapshotRun::turn() {
@@ -211,7 +211,7 @@ Job<void> SnapshotRun::turn() {
         world_.note(0x7524, [&] { return turned_ ? "the merge is a snapshot again" : "the snapshot is merged again"; });
         ++outcome_.swaps;
     }
-    origin_busy_ = admin_busy_ = false;
+    origin_busy_ = admin_.busy = false;
 }
 
 Job<void> SnapshotRun::settle() {
@@ -233,7 +233,7 @@ Job<void> SnapshotRun::settle() {
     if (!resumed) clients_.violate("the origin cannot be resumed: " + resumed.error().message);
     world_.note(0x5e77, [] { return std::string{"the merge is done, and the device an origin again"}; });
     ++outcome_.swaps;
-    origin_busy_ = admin_busy_ = false;
+    origin_busy_ = admin_.busy = false;
 }
 
 Job<void> SnapshotRun::say(steps::Say what, std::uint64_t rate) {
@@ -243,7 +243,7 @@ Job<void> SnapshotRun::say(steps::Say what, std::uint64_t rate) {
     auto saying = origin_mapped_->device->message({0}, words);
     const auto answer = co_await saying;
     if (!answer) clients_.violate("the merge does not take " + words->front() + ": " + answer.error().message);
-    admin_busy_ = origin_busy_;    // false, but in the middle of a larger job
+    admin_.busy = origin_busy_;    // false, but in the middle of a larger job
 }
 
 Job<void> SnapshotRun::replace(Slot* slot) {
@@ -260,15 +260,15 @@ Job<void> SnapshotRun::replace(Slot* slot) {
     if (!resumed) clients_.violate(slot->name + " cannot be resumed with another table: " + resumed.error().message);
     world_.note(0x4e91, [&] { return slot->name + " has another table"; });
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 // Faults are over: what can be merged is, and the device becomes an origin again.
 void SnapshotRun::end_merge() {
     if (!merging_) return;
     const auto admin = [this](Job<void> job) {
-        start(std::move(job));
-        if (!clients_.until([this] { return !admin_busy_; })) clients_.violate("the administrator's work does not end");
+        admin_.start(std::move(job));
+        if (!clients_.until([this] { return !admin_.busy; })) clients_.violate("the administrator's work does not end");
         return !outcome_.failed();
     };
     check_merge("at the end");

@@ -58,21 +58,7 @@ SnapshotRun::~SnapshotRun() = default;
 
 void SnapshotRun::prepare_disks() {
     origin_sectors_ = setup_.sectors;
-    const auto add = [this](const std::string& name, std::uint64_t sectors, unsigned number) -> SimDisk& {
-        SimDisk::Options options;
-        options.name = name;
-        options.limits.size = {sectors};
-        options.limits.discard = (setup_.no_discard >> number & 1) == 0;
-        options.limits.write_zeroes = (setup_.no_zeroes >> number & 1) == 0;
-        options.limits.volatile_cache = (setup_.stable_disks >> number & 1) == 0;
-        options.limits.max_transfer = {setup_.max_transfer};
-        if (setup_.block != 0) options.limits.logical_block = static_cast<std::uint32_t>(setup_.block * kSectorSize);
-        options.lazy_discard = setup_.lazy_discard != 0;
-        options.latency_min = (setup_.fast_disks >> number & 1) != 0 ? 5'000 : 50'000;
-        options.latency_max = 8 * options.latency_min;
-        return world_.add_disk(options);
-    };
-    origin_disk_ = &add("origin-disk", setup_.sectors, 0);
+    origin_disk_ = &setup_.add_disk(world_, "origin-disk", setup_.sectors, 0);
     std::vector<std::byte> content(to_bytes(Sectors{setup_.sectors}));
     ShadowDisk::fill({{0}, {setup_.sectors}}, kFirstContent, content.data());
     origin_disk_->write_now({{0}, {setup_.sectors}}, content.data());
@@ -80,7 +66,7 @@ void SnapshotRun::prepare_disks() {
     shadow.set_all(kFirstContent);
     origin_ = std::make_unique<OriginVolume>(*this, std::move(shadow));
     for (Slot& slot : slots_) {
-        slot.cow = &add(slot.cow_name, slot.setup.cow_sectors, slot.number + 1);
+        slot.cow = &setup_.add_disk(world_, slot.cow_name, slot.setup.cow_sectors, slot.number + 1);
         // What was on the device before is nobody's business, and must not be taken for exceptions.
         slot.cow->fill_now({{0}, {std::min<std::uint64_t>({slot.setup.cow_sectors, 2 * slot.setup.chunk, 48})}}, 0x01);
     }
@@ -161,27 +147,27 @@ void SnapshotRun::step(const Step& step) {
             return;
         default: break;
     }
-    if (!booted_ || !wait_for_admin() || lost_) return;
+    if (!booted_ || !admin_.wait() || lost_) return;
     switch (step.kind) {
         case steps::kTake: {
             Slot& slot = slots_[step.a];
-            if (!slot.mapped && !merging_) start(take(&slot, static_cast<Store>(step.b), static_cast<steps::Way>(step.c), step.d == 1));
+            if (!slot.mapped && !merging_) admin_.start(take(&slot, static_cast<Store>(step.b), static_cast<steps::Way>(step.c), step.d == 1));
             break;
         }
         case steps::kDrop: {
             Slot& slot = slots_[step.a];
-            if (slot.live) start(drop(&slot));
+            if (slot.live) admin_.start(drop(&slot));
             break;
         }
         case steps::kCycle: {
             const Nanoseconds stay = step.c * 1000;
             if (step.a == 0) {
-                start(cycle(origin_.get(), origin_mapped_, step.b == 1, stay));
+                admin_.start(cycle(origin_.get(), origin_mapped_, step.b == 1, stay));
             } else if (step.a <= kSlots) {
                 Slot& slot = slots_[step.a - 1];
-                if (slot.live) start(cycle(slot.volume.get(), slot.mapped, step.b == 1, stay));
+                if (slot.live) admin_.start(cycle(slot.volume.get(), slot.mapped, step.b == 1, stay));
             } else if (below_mapped_) {
-                start(cycle(nullptr, below_mapped_, step.b == 1, stay));
+                admin_.start(cycle(nullptr, below_mapped_, step.b == 1, stay));
             }
             break;
         }
@@ -201,11 +187,11 @@ void SnapshotRun::step(const Step& step) {
         case steps::kResize: {
             const bool smaller = step.a == 1;
             if (smaller ? step.b < origin_sectors_ : !origin_cut_) {
-                start(resize(smaller ? origin_sectors_ - step.b : origin_sectors_ + step.b));
+                admin_.start(resize(smaller ? origin_sectors_ - step.b : origin_sectors_ + step.b));
             }
             break;
         }
-        case steps::kReload: start(reload()); break;
+        case steps::kReload: admin_.start(reload()); break;
         default: merge_step(step);
     }
 }
@@ -222,7 +208,7 @@ void SnapshotRun::start_boot() {
         slot.cow->refresh();
         if (slot.volume) slot.volume->faulted_at_boot = faulted_of(slot);
     }
-    start(boot());
+    admin_.start(boot());
 }
 
 bool SnapshotRun::finish_boot() {
@@ -248,7 +234,7 @@ void SnapshotRun::power_cut(const Step& step) {
             if (slot.volume) volumes.push_back(slot.volume.get());
         }
         clients_.power_cut(volumes);
-        admin_busy_ = origin_busy_ = false;
+        admin_.busy = origin_busy_ = false;
         origin_mapped_ = below_mapped_ = nullptr;
         origin_->being_taken = nullptr;
         for (Slot& slot : slots_) {
@@ -303,11 +289,11 @@ void SnapshotRun::check_liveness() {
     bool stalls = origin_disk_->stalls();
     for (const Slot& slot : slots_) stalls |= slot.cow->stalls();
     if (stalls) return;
-    for (std::uint64_t n = 0; n < kPatience && (admin_busy_ || clients_.in_flight() != 0); ++n) {
+    for (std::uint64_t n = 0; n < kPatience && (admin_.busy || clients_.in_flight() != 0); ++n) {
         if (!world_.timeline().step()) break;
     }
     if (clients_.in_flight() != 0) clients_.violate(fmt::format("{} requests hang, though no disk stalls", clients_.in_flight()));
-    if (admin_busy_) clients_.violate("the administrator hangs, though no disk stalls");
+    if (admin_.busy) clients_.violate("the administrator hangs, though no disk stalls");
 }
 
 void SnapshotRun::the_end() {
@@ -317,7 +303,7 @@ void SnapshotRun::the_end() {
     steps::heal(*origin_disk_);
     for (Slot& slot : slots_) steps::heal(*slot.cow);
     world_.chaos().calm();
-    if (!clients_.until([this] { return !admin_busy_; })) {
+    if (!clients_.until([this] { return !admin_.busy; })) {
         clients_.violate("the administrator's work does not end");
         return;
     }
@@ -344,7 +330,7 @@ void SnapshotRun::the_end() {
         if (slot.live) check_status(slot, "at the end");
     }
     if (setup_.orderly_end != 0) remove_everything();
-    check_disks();
+    clients_.check_disks();
 }
 
 void SnapshotRun::check_progress() {
@@ -365,26 +351,13 @@ void SnapshotRun::check_progress() {
 }
 
 // No layer may send what its disk cannot take.
-void SnapshotRun::check_disks() {
-    for (const auto& disk : world_.disks()) {
-        if (disk->counters().invalid == 0) continue;
-        clients_.violate(fmt::format("{} was sent {} requests that it cannot take", disk->name(), disk->counters().invalid));
-    }
-}
-
 void SnapshotRun::remove_everything() {
-    start(remove_all());
-    if (!clients_.until([this] { return !admin_busy_; })) {
+    admin_.start(remove_all());
+    if (!clients_.until([this] { return !admin_.busy; })) {
         clients_.violate("removing everything does not end");
         return;
     }
-    // What targets still do for themselves ends, too.
-    static_cast<void>(clients_.until([] { return false; }));
-    SimReactor& reactor = world_.machine().reactor();
-    if (reactor.ios_out() != 0) clients_.violate(fmt::format("{} requests are left when all is removed", reactor.ios_out()));
-    if (reactor.buffers().bytes_out() != 0) {
-        clients_.violate(fmt::format("{} bytes of buffers are left when all is removed", reactor.buffers().bytes_out()));
-    }
+    clients_.check_nothing_left();
 }
 
 }  // namespace udm

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 
+#include "sim/administrator.hpp"
 #include "sim/clients.hpp"
 #include "sim/machine.hpp"
 #include "sim/snapshot_setup.hpp"
@@ -27,7 +28,6 @@ class SnapshotRun {
     void run();
 
   private:
-    static constexpr std::uint64_t kAdminPatience = 3'000;    // events a step waits for the administrator
     enum class Store : std::uint8_t { persistent, overflow, transient };
     struct Slot;
     class OriginVolume final : public Volume {
@@ -90,8 +90,6 @@ class SnapshotRun {
     Volume* volume_for(std::uint64_t which);
 
     // The administrator.
-    void start(Job<void> job);
-    bool wait_for_admin();
     Job<void> boot();
     Job<void> boot_slot(Slot* slot);
     Job<void> take(Slot* slot, Store store, steps::Way way, bool on_what_is_left);
@@ -135,13 +133,13 @@ class SnapshotRun {
     std::uint64_t faulted_of(const Slot& slot) const noexcept { return faulted(*slot.cow) + faulted(*origin_disk_); }
     bool may_be_broken(const Slot& slot) const noexcept;
     void check_liveness();
-    void check_disks();
 
     World& world_;
     const History& history_;
     Outcome& outcome_;
     SnapshotSetup setup_;
     Clients clients_;
+    Administrator admin_{world_};
     SimDisk* origin_disk_ = nullptr;
     std::unique_ptr<OriginVolume> origin_;
     std::uint64_t origin_sectors_ = 0;    // as the state has it
@@ -157,7 +155,6 @@ class SnapshotRun {
     std::uint64_t merge_faulted_ = 0;      // when the merge began
     bool origin_busy_ = false;             // clients keep off: what the origin's device shows is about to change
     bool lost_ = false;                    // what the origin's device shows is gone, for a cause
-    bool admin_busy_ = false;
     bool booted_ = false;
     bool gave_up_ = false;    // something is stuck: no use in going on
 };

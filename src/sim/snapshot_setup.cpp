@@ -93,16 +93,12 @@ std::string SnapshotSetup::describe() const {
         text += fmt::format("; snap{}: chunks of {}, COW device of {}{}{}", i, slots[i].chunk, slots[i].cow_sectors,
                             slots[i].roomy ? " (roomy)" : "", slots[i].discard_zeroes_cow ? ", discards" : "");
     }
-    if (block) text += fmt::format("; blocks of {}", block);
-    if (max_transfer) text += fmt::format("; transfers of at most {}", max_transfer);
-    if (stable_disks) text += fmt::format("; disks without cache {:#x}", stable_disks);
-    if (no_zeroes) text += fmt::format("; without write_zeroes {:#x}", no_zeroes);
+    text += describe_disks();
     if (premade) text += fmt::format("; snap0 is there with {} exceptions", premade);
     if (auto_extend) text += fmt::format("; COW devices extended {:#x}", auto_extend);
     if (copy_memory) text += fmt::format("; {} KiB for copies", 4 * copy_memory);
     if (cow_threshold) text += fmt::format("; {} copies a store", cow_threshold - 1);
     if (copy_throttle) text += fmt::format("; copies in {} % of the time", copy_throttle);
-    if (no_discard) text += fmt::format("; without discard {:#x}", no_discard);
     return text;
 }
 

@@ -7,17 +7,15 @@
 #include <vector>
 
 #include "base/prng.hpp"
+#include "sim/disk_setup.hpp"
 #include "sim/request_steps.hpp"
 
 namespace udm {
 
 inline constexpr unsigned kSlots = 4;    // for snapshots, each with a COW device
 
-struct SnapshotSetup {
+struct SnapshotSetup : DiskSetup {    // disk 0 is the origin, 1.. are the COW devices
     std::uint64_t sectors = 0;               // of the origin
-    std::uint64_t stable_disks = 0;          // bits: disks without a volatile cache; 0 origin, 1.. COW devices
-    std::uint64_t fast_disks = 0;            // bits: much faster than the others
-    std::uint64_t lazy_discard = 0;
     std::uint64_t orderly_end = 0;           // everything is removed at the end, and nothing may be left
     std::uint64_t flush_at_end = 0;          // before the last cut
     struct Slot {
@@ -27,10 +25,6 @@ struct SnapshotSetup {
     };
     std::array<Slot, kSlots> slots{};
     std::uint64_t stacked = 0;               // the origin is a mapped device
-    std::uint64_t block = 0;                 // logical block of the disks in sectors, 0: 1
-    std::uint64_t max_transfer = 0;          // of the disks in sectors, 0: none
-    std::uint64_t no_zeroes = 0;             // bits: disks that take no write_zeroes
-    std::uint64_t no_discard = 0;            // bits
     std::uint64_t premade = 0;               // exceptions of a snapshot that is there from the start, in the first slot
     // Bounds on copies; 0: as the daemon has them.
     std::uint64_t copy_memory = 0;           // in 4 KiB

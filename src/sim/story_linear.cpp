@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "sim/administrator.hpp"
 #include "sim/machine.hpp"
 #include "sim/request_steps.hpp"
 #include "sim/stories.hpp"
@@ -109,11 +110,6 @@ class LinearRun {
     void start_boot();
     void finish_boot();
     void the_end();
-    void start(Job<void> job) {
-        admin_busy_ = true;
-        world_.machine().reactor().enter();
-        world_.machine().reactor().jobs().spawn(std::move(job));
-    }
     Job<void> boot();
     Job<void> swap(std::uint64_t which, std::uint64_t form);
     Job<void> cycle(std::uint64_t which, bool noflush, Nanoseconds stay);
@@ -129,11 +125,12 @@ class LinearRun {
     Outcome& outcome_;
     Setup setup_;
     Clients clients_;
+    Administrator admin_{world_};
     std::array<SimDisk*, kDisks> disks_{};
     std::array<std::unique_ptr<MappedVolume>, kVolumes> volumes_;
     std::array<Machine::Mapped*, kVolumes + 1> mapped_{};    // the last is the one below
     std::array<std::uint64_t, kVolumes + 1> forms_{};        // of their tables, kept by the state
-    bool admin_busy_ = false, booted_ = false, gave_up_ = false;
+    bool booted_ = false, gave_up_ = false;
 };
 
 void LinearRun::prepare() {
@@ -188,17 +185,15 @@ void LinearRun::step(const Step& step) {
         case steps::kCut: power_cut(step); return;
         default: break;
     }
-    for (unsigned n = 0; admin_busy_ && n < 3000 && world_.timeline().step(); ++n) {
-    }
-    if (admin_busy_) return;
-    if (step.kind == kSwap) start(swap(step.a, step.b));
-    if (step.kind == kCycle) start(cycle(step.a, step.b == 1, step.c * 1000));
+    if (!admin_.wait()) return;
+    if (step.kind == kSwap) admin_.start(swap(step.a, step.b));
+    if (step.kind == kCycle) admin_.start(cycle(step.a, step.b == 1, step.c * 1000));
 }
 
 void LinearRun::start_boot() {
     booted_ = false;
     world_.power_on();
-    start(boot());
+    admin_.start(boot());
 }
 
 void LinearRun::finish_boot() {
@@ -210,7 +205,7 @@ void LinearRun::finish_boot() {
 
 void LinearRun::power_cut(const Step& step) {
     world_.cut_power();
-    admin_busy_ = false;
+    admin_.busy = false;
     mapped_ = {};
     clients_.power_cut({volumes_[0].get(), volumes_[1].get()});
     for (SimDisk* disk : disks_) steps::heal_for_boot(*disk, step.a == 1);
@@ -237,7 +232,7 @@ Job<void> LinearRun::boot() {
         volumes_[i]->attach(*mapped_[i]->device, machine.reactor());
         volumes_[i]->errors_at_boot = volumes_[i]->causes();
     }
-    admin_busy_ = false;
+    admin_.busy = false;
     booted_ = true;
 }
 
@@ -258,7 +253,7 @@ Job<void> LinearRun::swap(std::uint64_t which, std::uint64_t form) {
     forms_[which] = form;
     world_.note(0x5a4b, [&] { return mapped.name + " has a new table:\n" + table; });
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> LinearRun::cycle(std::uint64_t which, bool noflush, Nanoseconds stay) {
@@ -277,7 +272,7 @@ Job<void> LinearRun::cycle(std::uint64_t which, bool noflush, Nanoseconds stay) 
     const auto resumed = co_await resuming;
     if (!resumed) clients_.violate("a device cannot be resumed: " + resumed.error().message);
     ++outcome_.swaps;
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 Job<void> LinearRun::remove_all() {
@@ -285,13 +280,13 @@ Job<void> LinearRun::remove_all() {
         auto removing = world_.machine().remove(*mapped_[i]);
         co_await removing;
     }
-    admin_busy_ = false;
+    admin_.busy = false;
 }
 
 void LinearRun::the_end() {
     for (SimDisk* disk : disks_) steps::heal(*disk);
     world_.chaos().calm();
-    if (!clients_.until([this] { return !admin_busy_; })) return stuck("the administrator's work does not end");
+    if (!clients_.until([this] { return !admin_.busy; })) return stuck("the administrator's work does not end");
     if (!clients_.settle()) return stuck("requests do not end");
     for (auto& volume : volumes_) {
         clients_.submit(*volume, Op::write, {{0}, {1}});
@@ -299,10 +294,9 @@ void LinearRun::the_end() {
     }
     power_cut({});
     if (gave_up_ || outcome_.failed() || setup_.orderly_end == 0) return;
-    start(remove_all());
-    if (!clients_.until([this] { return !admin_busy_; })) return stuck("removing everything does not end");
-    SimReactor& reactor = world_.machine().reactor();
-    if (reactor.ios_out() != 0 || reactor.buffers().bytes_out() != 0) clients_.violate("requests or buffers are left when all is removed");
+    admin_.start(remove_all());
+    if (!clients_.until([this] { return !admin_.busy; })) return stuck("removing everything does not end");
+    clients_.check_nothing_left();
 }
 
 class LinearStory final : public Story {
