@@ -12,6 +12,7 @@
 #include "sim/sim_disk.hpp"
 #include "sim/sim_opener.hpp"
 #include "sim/sim_reactor.hpp"
+#include "test/support/log_alone.hpp"
 
 namespace {
 
@@ -20,24 +21,10 @@ using namespace udm::dirty_log;
 
 constexpr std::uint64_t kDevice = 64;    // sectors
 
-struct Legs final : Owner {
-    Job<IoStatus> flush_legs() override { co_return IoStatus::ok; }
-    void log_failed(std::string_view) noexcept override {}
-    void log_recovered() noexcept override {}
-};
-struct NoEvents final : DeviceEvents {
-    void raise(EventKind, std::string_view) noexcept override {}
-};
-struct Waiter final : DirtyLog::Waiter {
-    bool done = false;
-    IoStatus status{IoStatus::ok};
-    void flushed(IoStatus s) noexcept override { done = true, status = s; }
-};
-
 struct World {
     SimEnv sim;
-    Legs legs;
-    NoEvents events;
+    test::QuietLegs legs;
+    test::NoEvents events;
     SimOpener opener;
     SimDisk disk;
     std::uint64_t regions;
@@ -67,7 +54,7 @@ struct World {
         log.reset();
     }
     IoStatus flush() {
-        Waiter waiter;
+        test::TestWaiter waiter;
         log->flush(waiter);
         const bool done = sim.reactor.run_until([&] { return waiter.done; });
         ASSERT(done);

@@ -19,20 +19,12 @@
 #include "sim/sim_disk.hpp"
 #include "sim/sim_opener.hpp"
 #include "sim/sim_reactor.hpp"
+#include "test/support/log_alone.hpp"
 
 namespace {
 
 using namespace udm;
 using namespace udm::dirty_log;
-
-struct Legs final : Owner {
-    Job<IoStatus> flush_legs() override { co_return IoStatus::ok; }
-    void log_failed(std::string_view) noexcept override {}
-    void log_recovered() noexcept override {}
-};
-struct NoEvents final : DeviceEvents {
-    void raise(EventKind, std::string_view) noexcept override {}
-};
 
 [[noreturn]] void give_up(const std::string& why) {
     fmt::print(stderr, "dirty_log_tool: {}\n", why);
@@ -41,8 +33,8 @@ struct NoEvents final : DeviceEvents {
 
 struct Tool {
     SimEnv sim;
-    Legs legs;
-    NoEvents events;
+    test::QuietLegs legs;
+    test::NoEvents events;
     SimOpener opener;
     std::unique_ptr<SimDisk> disk;
     std::unique_ptr<DirtyLog> log;
@@ -55,11 +47,7 @@ struct Tool {
         return *value;
     }
     void flush() {
-        struct Done final : DirtyLog::Waiter {
-            bool done = false;
-            IoStatus status{IoStatus::ok};
-            void flushed(IoStatus s) noexcept override { done = true, status = s; }
-        } waiter;
+        test::TestWaiter waiter;
         log->flush(waiter);
         sim.reactor.run_until([&] { return waiter.done; });
         if (waiter.status != IoStatus::ok) give_up("cannot flush");

@@ -97,6 +97,15 @@ class Writer:
             assert here == self.content[at : at + len(here)], f"not what was written, between {at} and {at + MIB}"
 
 
+def write_some(daemon, seed=1, times=100, name="vol"):
+    """Writes to a device and flushes them; what it reads as then."""
+    with Volume(daemon, name) as volume:
+        writer = Writer(volume, seed)
+        writer.write(times)
+        volume.flush()
+        return bytes(writer.content)
+
+
 def fails(call, *arguments):
     """Whether an NBD request is refused."""
     try:

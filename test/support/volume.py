@@ -1,6 +1,7 @@
 """Reading and writing a device of the daemon through its NBD export, with libnbd."""
 
 import hashlib
+import os
 
 import nbd
 
@@ -9,13 +10,32 @@ import pattern
 PIECE = 1 << 20
 
 
+def image(folder, name="image", size=1 << 20):
+    """A sparse file; its path."""
+    path = os.path.join(folder, name)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def connect(uri):
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
+
+
+def content(daemon, name):
+    """All of a small device."""
+    with Volume(daemon, name) as volume:
+        return volume.read(0, volume.size)
+
+
 class Volume:
     """An exported device: `with Volume(daemon, "s") as v: v.sha256()`."""
 
     def __init__(self, daemon, name):
         self.daemon, self.name = daemon, name
-        self.handle = nbd.NBD()
-        self.handle.connect_uri(daemon.export(name))
+        self.handle = connect(daemon.export(name))
         self.size = self.handle.get_size()
 
     def read(self, offset, length):

@@ -14,20 +14,7 @@ import pytest
 
 import udmtest
 from udmtest import RpcError
-from volume import Volume
-
-
-def image(folder, name="image", size=1 << 20):
-    path = os.path.join(folder, name)
-    with open(path, "wb") as file:
-        file.truncate(size)
-    return path
-
-
-def client(uri):
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
-    return handle
+from volume import Volume, connect, image
 
 
 def refused(what, name):
@@ -63,7 +50,7 @@ def test_what_it_says_of_itself(daemon):
 def test_it_stops_in_order_when_asked_to(folder):
     with udmtest.Daemon(folder, state_dir=True, arguments=["--pid-file", f"{folder}/pid"]) as daemon:
         daemon.create("vol", f"0 2048 linear {image(folder)} 0")
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         handle.pwrite(b"A" * 512, 0)
         with open(f"{folder}/pid", encoding="ascii") as file:
             assert int(file.read()) == daemon.process.pid
@@ -79,7 +66,7 @@ def test_a_second_signal_does_not_wait(folder):
     try:
         # A request that takes a minute keeps the first from ending.
         daemon.create("slow", f"0 2048 delay {image(folder)} 0 60000")
-        handle = client(daemon.export("slow"))
+        handle = connect(daemon.export("slow"))
         buffer = nbd.Buffer(512)
         handle.aio_pread(buffer, 0)
         handle.aio_peek_command_completed()
@@ -148,7 +135,7 @@ def test_both_engines_serve(folder, engine):
         if daemon.rpc("version")["engine"] != engine:
             pytest.skip(f"{engine} is not to be had here")
         daemon.create("vol", f"0 2048 linear {image(folder)} 0")
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         handle.pwrite(b"A" * 512, 512)
         assert handle.pread(512, 512) == b"A" * 512
 
@@ -161,7 +148,7 @@ def test_devices_exports_and_data_come_back(folder, how):
         daemon.rpc("device.create", name="high", uuid="U-1", table="0 1024 linear udm:low 1024")
         uri = daemon.export("high")
         port = daemon.rpc("export.add", device="low", uri="nbd://localhost:0/")["uri"]
-        handle = client(uri)
+        handle = connect(uri)
         handle.pwrite(b"A" * 512, 0)
         handle.flush()
         before = daemon.rpc("device.list"), daemon.rpc("export.list")
@@ -171,8 +158,8 @@ def test_devices_exports_and_data_come_back(folder, how):
         assert [d["name"] for d in after[0]] == ["high", "low"]
         assert [{**d, "home": 0, "event_number": 0} for d in before[0]] == [{**d, "home": 0, "event_number": 0} for d in after[0]]
         assert [{**e, "connections": 0} for e in before[1]] == [{**e, "connections": 0} for e in after[1]]
-        assert client(uri).pread(512, 0) == b"A" * 512
-        assert client(port).pread(512, 1024 * 512) == b"A" * 512
+        assert connect(uri).pread(512, 0) == b"A" * 512
+        assert connect(port).pread(512, 1024 * 512) == b"A" * 512
         assert daemon.rpc("daemon.status")["warnings"] == daemon_warnings_of_the_machine(daemon)
 
 
@@ -333,12 +320,12 @@ def test_a_user_has_a_daemon_of_his_own(folder):
 def test_exports_follow_their_device(daemon, folder):
     daemon.create("vol", f"0 2048 linear {image(folder, size=4 << 20)} 0")
     uri = daemon.export("vol")
-    old = client(uri)
+    old = connect(uri)
     refused(lambda: daemon.rpc("device.remove", device="vol"), "EBUSY")
     assert daemon.rpc("device.info", device="vol")["open_count"] == 1
     daemon.rpc("table.load", device="vol", table=f"0 4096 linear {folder}/image 0")
     daemon.rpc("device.resume", device="vol")
-    assert old.get_size() == 2048 * 512 and client(uri).get_size() == 4096 * 512
+    assert old.get_size() == 2048 * 512 and connect(uri).get_size() == 4096 * 512
     assert daemon.rpc("export.list")[0]["connections"] >= 1
     assert daemon.rpc("export.remove", device="vol") == {"removed": [uri]}
     with pytest.raises(nbd.Error):
@@ -353,12 +340,12 @@ def test_several_exports_share_a_listener(daemon, folder):
         uris.append(daemon.rpc("export.add", device=name.replace("/", "-"),
                                uri=f"nbd+unix:///{name.replace(' ', '%20')}?socket={folder}/nbd")["uri"])
     for uri in uris:
-        assert client(uri).get_size() == 2048 * 512
+        assert connect(uri).get_size() == 2048 * 512
     refused(lambda: daemon.rpc("export.add", device="b", uri=f"nbd+unix:///a?socket={folder}/nbd"), "EEXIST")
     daemon.rpc("export.remove", device="a")
     with pytest.raises(nbd.Error):
-        client(uris[0])
-    assert client(uris[2]).get_size() == 2048 * 512
+        connect(uris[0])
+    assert connect(uris[2]).get_size() == 2048 * 512
     for name in ("b", "c d-e"):
         daemon.rpc("export.remove", device=name)
     assert not os.path.exists(f"{folder}/nbd")

@@ -7,23 +7,11 @@ import threading
 
 import nbd
 
-import udmtest
-from udmtest import RpcError
-
 import pytest
 
-
-def image(folder, name="image", size=1 << 20):
-    path = os.path.join(folder, name)
-    with open(path, "wb") as file:
-        file.truncate(size)
-    return path
-
-
-def client(uri):
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
-    return handle
+import udmtest
+from udmtest import RpcError
+from volume import connect, image
 
 
 def names(daemon):
@@ -33,7 +21,7 @@ def names(daemon):
 def test_a_stop_ends_unanswered_what_a_suspended_device_holds_back(folder):
     with udmtest.Daemon(folder) as daemon:
         daemon.create("vol", f"0 2048 linear {image(folder)} 0")
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         daemon.rpc("device.suspend", device="vol")
         cookie = handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"A" * 512)), 0)
 
@@ -55,7 +43,7 @@ def test_a_stop_ends_unanswered_what_a_suspended_device_holds_back(folder):
 def test_an_unexport_that_waits_for_a_held_back_request_does_not_keep_the_daemon(folder):
     with udmtest.Daemon(folder) as daemon:
         daemon.create("vol", f"0 2048 linear {image(folder)} 0")
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         daemon.rpc("device.suspend", device="vol")
         handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"A" * 512)), 0)
 
@@ -192,10 +180,10 @@ def test_a_file_that_shrank_fails_and_serves_again_when_it_has_grown(folder, eng
     with udmtest.Daemon(folder, arguments=["--engine", engine]) as daemon:
         daemon.create("vol", f"0 16384 linear {path} 0")
         uri = daemon.export("vol")
-        handle = client(uri)
+        handle = connect(uri)
         handle.pwrite(b"Z" * 4096, 4 << 20)
         os.truncate(path, 1 << 20)
-        client(uri).shutdown()  # a new connection looks at the size again
+        connect(uri).shutdown()  # a new connection looks at the size again
 
         def error_of(request):
             with pytest.raises(nbd.Error) as failed:
@@ -225,10 +213,10 @@ def test_a_shrunk_file_below_a_device_of_another_reactor_is_noticed(folder):
             daemon.rpc("table.load", device="high", table="0 8192 linear udm:vol 0")
         assert "high -> vol -> high" in refused.value.message
         uri = daemon.export("vol")
-        handle = client(uri)
+        handle = connect(uri)
         for path in (low, high):
             os.truncate(path, 1 << 20)
-        client(uri).shutdown()  # a new connection looks at the sizes again
+        connect(uri).shutdown()  # a new connection looks at the sizes again
         for offset in (2 << 20, 6 << 20):
             with pytest.raises(nbd.Error) as failed:
                 handle.pwrite(b"A" * 4096, offset)

@@ -7,8 +7,8 @@ import nbd
 import pytest
 
 import udmtest
-from snapstack import MIB, SECTOR, Stack, Writer, make_file
-from volume import Volume
+from snapstack import MIB, SECTOR, Stack, Writer, make_file, write_some
+from volume import Volume, content
 
 SIZE = 8 * MIB
 
@@ -31,19 +31,6 @@ def volume(kept, folder):
         file.write(os.urandom(SIZE))
     kept.udmsetup("create", "vol", "--table", f"0 {SIZE // SECTOR} linear {folder}/image 0")
     return kept
-
-
-def write_some(daemon, seed, times=100):
-    with Volume(daemon, "vol") as vol:
-        writer = Writer(vol, seed)
-        writer.write(times)
-        vol.flush()
-        return bytes(writer.content)
-
-
-def content(daemon, name):
-    with Volume(daemon, name) as vol:
-        return vol.read(0, SIZE)
 
 
 # ------------------------------------------------------------------------------------------------ udm

@@ -12,6 +12,7 @@ import crashload
 import fakenbd
 import nbdserver
 from udmtest import Daemon, RpcError, let_time_pass, wait_until
+from volume import connect
 
 MIB = 1 << 20
 SIZE = 8 * MIB
@@ -22,12 +23,6 @@ MANY = fakenbd.USUAL | fakenbd.MULTI_CONN
 def server(folder):
     with fakenbd.Fake(os.path.join(folder, "s")) as running:
         yield running
-
-
-def connect(uri):
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
-    return handle
 
 
 class Later:
@@ -313,13 +308,19 @@ def test_an_export_that_has_grown_is_as_large_as_it_was_until_a_table_asks(daemo
 
 
 # -------------------------------------------------------------------------------------------------- bounded endings
-def test_suspending_and_removing_end_though_requests_wait_without_end(daemon, server):
+def read_that_hangs(daemon, server):
+    """A client of `vol`, and its read, which the server has and does not answer."""
     daemon.udm("create", "vol", server.uri)
     daemon.udm("set", "vol", "nbd_timeout=0")
     handle = connect(daemon.export("vol"))
     server.hang = True
     reading = Later(handle.pread, 512, 0)
     wait_until(lambda: server.count("READ"), "the read to come")
+    return handle, reading
+
+
+def test_suspending_and_removing_end_though_requests_wait_without_end(daemon, server):
+    handle, reading = read_that_hangs(daemon, server)
     began = time.monotonic()
     daemon.udmsetup("suspend", "--noflush", "vol")
     assert time.monotonic() - began < 15
@@ -340,12 +341,7 @@ def test_suspending_and_removing_end_though_requests_wait_without_end(daemon, se
 
 def test_the_daemon_stops_though_a_server_hangs(folder, server):
     daemon = Daemon(folder).start()
-    daemon.udm("create", "vol", server.uri)
-    daemon.udm("set", "vol", "nbd_timeout=0")
-    handle = connect(daemon.export("vol"))
-    server.hang = True
-    reading = Later(handle.pread, 512, 0)
-    wait_until(lambda: server.count("READ"), "the read to come")
+    _, reading = read_that_hangs(daemon, server)
     began = time.monotonic()
     daemon.stop()
     assert time.monotonic() - began < 10

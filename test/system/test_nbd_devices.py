@@ -9,6 +9,7 @@ import pytest
 import fakenbd
 import nbdserver
 from udmtest import Daemon, RpcError, wait_until
+from volume import connect
 
 MIB = 1 << 20
 
@@ -19,12 +20,6 @@ def daemon(request, folder):
         yield running
 
 
-def client(uri):
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
-    return handle
-
-
 def test_an_export_is_a_device_of_any_table(folder, daemon):
     with nbdserver.Nbdkit(folder, "memory", "8M", name="a") as a, nbdserver.Nbdkit(folder, "memory", "8M", name="b") as b:
         daemon.create("line", f"0 8192 linear {a.uri} 0")
@@ -33,25 +28,25 @@ def test_an_export_is_a_device_of_any_table(folder, daemon):
         assert daemon.table("stripes") == f"0 16384 striped 2 128 {a.uri} 8192 {b.uri} 0"
         deps = daemon.udmsetup("deps", "stripes").stdout
         assert "2 dependencies" in deps and deps.count("(43, ") == 2
-        handle = client(daemon.export("stripes"))
+        handle = connect(daemon.export("stripes"))
         data = os.urandom(4 * MIB)
         handle.pwrite(data, 512 * 1024)
         handle.flush()
         assert handle.pread(len(data), 512 * 1024) == data
         handle.shutdown()
-        half = client(b.uri)
+        half = connect(b.uri)
         assert half.pread(64 * 1024, 256 * 1024) == data[64 * 1024:128 * 1024]    # the second stripe of it
         half.shutdown()
 
 
 def test_a_snapshot_has_its_origin_and_its_store_there(folder, daemon):
     with nbdserver.Nbdkit(folder, "memory", "8M", name="base") as base, nbdserver.Nbdkit(folder, "memory", "8M", name="cow") as cow:
-        before = client(base.uri)
+        before = connect(base.uri)
         before.pwrite(b"old" * 1024, 0)
         before.shutdown()
         daemon.create("origin", f"0 16384 snapshot-origin {base.uri}")
         daemon.create("snap", f"0 16384 snapshot {base.uri} {cow.uri} P 16")
-        origin, snap = client(daemon.export("origin")), client(daemon.export("snap"))
+        origin, snap = connect(daemon.export("origin")), connect(daemon.export("snap"))
         origin.pwrite(b"new" * 1024, 0)
         origin.flush()
         assert snap.pread(3072, 0) == b"old" * 1024
@@ -62,7 +57,7 @@ def test_a_snapshot_has_its_origin_and_its_store_there(folder, daemon):
         daemon.unexport("snap")
         daemon.remove("snap")
         daemon.create("snap", f"0 16384 snapshot {base.uri} {cow.uri} P 16")
-        again = client(daemon.export("snap"))
+        again = connect(daemon.export("snap"))
         assert again.pread(3072, 0) == b"old" * 1024
         again.shutdown()
 
@@ -78,7 +73,7 @@ def test_udm_create_makes_a_device_of_all_of_it(folder, daemon):
 def test_snapshots_are_taken_of_it_and_kept_there(folder, daemon):
     with nbdserver.Nbdkit(folder, "memory", "8M", name="base") as base, nbdserver.Nbdkit(folder, "memory", "8M", name="cow") as cow:
         daemon.udm("create", "vol", base.uri)
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         handle.pwrite(b"old" * 1024, 0)
         daemon.rpc("snapshot.take", origins=[{"origin": "vol", "snapshot": "far", "cow": cow.uri}])
         daemon.udm("snapshot", "take", "vol=near", "--cow-dir", folder)
@@ -86,7 +81,7 @@ def test_snapshots_are_taken_of_it_and_kept_there(folder, daemon):
         assert daemon.table("far") == f"0 16384 snapshot {base.uri} {cow.uri} P 8"
         handle.pwrite(b"new" * 1024, 0)
         for name in "far", "near":
-            view = client(daemon.export(name))
+            view = connect(daemon.export(name))
             assert view.pread(3072, 0) == b"old" * 1024
             view.shutdown()
         assert handle.pread(3072, 0) == b"new" * 1024
@@ -101,7 +96,7 @@ def test_another_udmd_is_a_server_like_any(folder, daemon):
     with Daemon(inner) as there:
         there.create("disk", "0 32768 linear ram:16M 0")
         daemon.udm("create", "vol", there.export("disk"))
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         data = os.urandom(3 * MIB)
         handle.pwrite(data, MIB)
         handle.zero(MIB, 2 * MIB)
@@ -124,7 +119,7 @@ def test_a_server_that_ends_with_its_last_connection_serves_a_device_for_its_lif
         wait_until(lambda: os.path.exists(socket), "qemu-nbd to listen")
         daemon.udm("create", "vol", f"nbd+unix:///disk?socket={socket}")
         daemon.create("second", f"0 2048 linear nbd+unix:///disk?socket={socket} 0")    # on the same connection
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         handle.pwrite(b"x" * 512, 512)
         handle.flush()
         handle.shutdown()
@@ -144,7 +139,7 @@ def test_requests_are_cut_to_what_the_server_takes(folder, daemon):
     limits = ["blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=64K", "blocksize-error-policy=error"]
     with nbdserver.Nbdkit(folder, "--filter=blocksize-policy", "memory", "8M", *limits) as server:
         daemon.udm("create", "vol", server.uri)
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         assert handle.get_block_size(nbd.SIZE_MINIMUM) == 4096
         data = os.urandom(2 * MIB)
         handle.pwrite(data, 4096)
@@ -185,7 +180,7 @@ def test_the_number_of_connections_can_be_set(folder, daemon):
     with fakenbd.Fake(os.path.join(folder, "s"), flags=fakenbd.USUAL | fakenbd.MULTI_CONN) as server:
         daemon.udm("create", "vol", server.uri)
         wait_until(lambda: len(server.connections) == 2, "two connections")
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         handle.pwrite(b"x" * 512, 0)
         handle.flush()
         handle.shutdown()
@@ -195,7 +190,7 @@ def test_the_number_of_connections_can_be_set(folder, daemon):
 def test_fua_is_a_write_and_a_flush_where_the_server_has_none(folder, daemon):
     with fakenbd.Fake(os.path.join(folder, "s"), flags=fakenbd.USUAL & ~fakenbd.SEND_FUA) as server:
         daemon.udm("create", "vol", server.uri)
-        handle = client(daemon.export("vol"))
+        handle = connect(daemon.export("vol"))
         handle.pwrite(b"x" * 512, 0, nbd.CMD_FLAG_FUA)
         assert [entry[0] for entry in server.log] == ["WRITE", "FLUSH"]
         assert server.durable[:512] == b"x" * 512
@@ -209,14 +204,14 @@ def test_without_flushes_every_write_goes_with_fua_or_it_is_said(folder, daemon)
     with fakenbd.Fake(os.path.join(folder, "a"), flags=fakenbd.USUAL & ~fakenbd.SEND_FLUSH) as fua, \
             fakenbd.Fake(os.path.join(folder, "b"), flags=fakenbd.HAS_FLAGS) as nothing:
         daemon.udm("create", "one", fua.uri)
-        handle = client(daemon.export("one"))
+        handle = connect(daemon.export("one"))
         handle.pwrite(b"x" * 512, 0)
         assert fua.durable[:512] == b"x" * 512
         handle.flush()
         assert fua.count("FLUSH") == 0
         handle.shutdown()
         daemon.udm("create", "two", nothing.uri)
-        handle = client(daemon.export("two"))
+        handle = connect(daemon.export("two"))
         handle.zero(4096, 0)    # as writes
         assert {entry[0] for entry in nothing.log} == {"WRITE"}
         handle.shutdown()

@@ -9,9 +9,9 @@ import threading
 import nbd
 import pytest
 
-from snapstack import MIB, Writer
+from snapstack import MIB, write_some
 from udmtest import ROOT, Daemon, program, wait_until
-from volume import Volume
+from volume import Volume, content
 
 SIZE = 8 * MIB
 
@@ -28,19 +28,6 @@ def vol(daemon, tmp_path):
     (tmp_path / "disk.img").write_bytes(os.urandom(SIZE))
     daemon.udm("create", "vol", str(tmp_path / "disk.img"))
     return daemon
-
-
-def write_some(daemon, name="vol", seed=1, times=100):
-    with Volume(daemon, name) as volume:
-        writer = Writer(volume, seed)
-        writer.write(times)
-        volume.flush()
-        return bytes(writer.content)
-
-
-def content(daemon, name):
-    with Volume(daemon, name) as volume:
-        return volume.read(0, SIZE)
 
 
 def refused(daemon, *words, code=1):
@@ -626,7 +613,7 @@ def test_files_that_were_only_away_at_a_restart_come_back_with_resume(vol, tmp_p
     vol.udm("snapshot", "take", "vol=snap")
     write_some(vol)
     vol.udm("snapshot", "take", "--redirect", "two=still")
-    now, old, latest = content(vol, "vol"), content(vol, "snap"), write_some(vol, "two")
+    now, old, latest = content(vol, "vol"), content(vol, "snap"), write_some(vol, name="two")
     vol.stop()
     for name in ("disk.img", "still.cow"):
         os.rename(tmp_path / name, tmp_path / f"{name}-away")

@@ -237,10 +237,7 @@ TEST_F(LogDefects, M27_AMarkWritesOneBlockOfABitmapOfAMillionRegions) {
 TEST_F(LogDefects, M30_TheSourceLegIsRememberedOverARestart) {
     disk(64);
     begin(100, "nosync");
-    make_dirty(9);
-    log->set_sync({9}, false);
-    log->record(LegRecord{.leg_count = 2, .source = 1, .failed = 1});
-    EXPECT_EQ(flush(), IoStatus::ok);
+    leave_the_first_leg_behind(9);
     for (const char* word : {"", "nosync", "sync"}) {
         ASSERT_TRUE(crash_and_start(100, word));
         ASSERT_TRUE(log->leg_record()) << word;

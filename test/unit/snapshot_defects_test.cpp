@@ -17,10 +17,6 @@ class Defects : public SnapshotTest {
         disk("cow" + n, cow_sectors);
         make("s" + n, kSize, "snapshot", "origin cow" + n + " " + kind + " " + std::to_string(chunk));
     }
-    Request& start(Op op, const std::string& name, std::uint64_t first, std::uint64_t count, std::uint8_t fill = 0) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)[name], op, Extent{{first}, {count}}, fill));
-        return *requests.back();
-    }
     void put_entry(const std::string& cow, std::uint64_t sector, std::size_t index, std::uint64_t old_chunk, std::uint64_t new_chunk) {
         std::byte bytes[kSectorSize];
         disks[cow]->read_now({{sector}, {1}}, bytes);
@@ -45,7 +41,6 @@ class Defects : public SnapshotTest {
         std::memcpy(&header, bytes, sizeof header);
         return header.valid == 1;
     }
-    std::vector<std::unique_ptr<Request>> requests;
 };
 
 TEST_F(Defects, N1_SnapshotsComeAndGoWhileManyCopiesArePending) {

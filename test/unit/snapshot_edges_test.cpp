@@ -17,11 +17,6 @@ class Edges : public SnapshotTest {
         disk("cow" + n, 16384, options);
         make("s" + n, kSize, "snapshot", "origin cow" + n + " " + kind + " " + std::to_string(chunk));
     }
-    Request& start(Op op, const std::string& name, std::uint64_t first, std::uint64_t count, std::uint8_t fill = 0) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)[name], op, Extent{{first}, {count}}, fill));
-        return *requests.back();
-    }
-    std::vector<std::unique_ptr<Request>> requests;
 };
 
 TEST_F(Edges, AnOriginThatHasShrunkFailsRequestsBeyondItsEndAndNothingElse) {

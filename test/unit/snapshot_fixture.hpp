@@ -163,6 +163,11 @@ class SnapshotTest : public ::testing::Test {
         EXPECT_TRUE(reactor.run_until([&] { return request.done(); }));
         return request.status();
     }
+    // One that is kept in `requests`, and not waited for.
+    Request& start(Op op, const std::string& name, std::uint64_t first, std::uint64_t count, std::uint8_t fill = 0) {
+        requests.push_back(std::make_unique<Request>(reactor, (*this)[name], op, Extent{{first}, {count}}, fill));
+        return *requests.back();
+    }
     IoStatus flush(const std::string& name) { return reactor.flush(*devices.at(name)); }
     // One byte a sector: the first of each (a sector is filled with one byte in these tests).
     std::vector<int> read(const std::string& name, std::uint64_t first, std::uint64_t count) {
@@ -191,6 +196,7 @@ class SnapshotTest : public ::testing::Test {
     SimOpener opener;
     std::unique_ptr<TargetTypes> types = std::make_unique<TargetTypes>();
     std::map<std::string, std::unique_ptr<Device>> devices;
+    std::vector<std::unique_ptr<Request>> requests;
 };
 
 }  // namespace udm::test

@@ -25,6 +25,13 @@ class Full : public SnapshotTest {
     void fill_to(std::uint64_t chunk) {
         for (; written < chunk; ++written) ASSERT_EQ(write("o", written * 8, 8, 7), IoStatus::ok);
     }
+    void write_chunks(std::uint64_t from, std::uint64_t to, std::uint8_t fill) {
+        for (std::uint64_t i = from; i < to; ++i) ASSERT_EQ(write("s", i * 8, 8, fill), IoStatus::ok) << i;
+    }
+    void make_again(const std::string& kind) {
+        remove("s");
+        make("s", kSize, "snapshot", "origin cow " + kind + " 8");
+    }
     std::size_t events_with(std::string_view text) const {
         return static_cast<std::size_t>(std::count_if(events.words.begin(), events.words.end(),
                                                       [&](const std::string& w) { return w.find(text) != std::string::npos; }));
@@ -109,9 +116,8 @@ TEST_F(Full, AFileGrowsByStepsUpToWhatIsOfUse) {
     snapshot("P", 10);
     ASSERT_EQ(set("auto_extend", "50%"), "");
     // More at once than there is room for, again and again: the writes wait.
-    std::vector<std::unique_ptr<Request>> requests;
     for (std::uint64_t i = 0; i < kSize; i += 256) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)["o"], Op::write, Extent{{i}, {256}}, 7));
+        start(Op::write, "o", i, 256, 7);
     }
     reactor.run_until_idle();
     for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::ok);
@@ -121,8 +127,7 @@ TEST_F(Full, AFileGrowsByStepsUpToWhatIsOfUse) {
     EXPECT_EQ(disks["cow"]->limits().size.v, (1 + 512 + 3) * 8u);
     EXPECT_GE(events_with("snapshot extended: the COW device has"), 8u);
     EXPECT_EQ(events_with("invalid"), 0u);
-    remove("s");
-    make("s", kSize, "snapshot", "origin cow P 8");
+    make_again("P");
     EXPECT_EQ(read("s", 0, kSize), all(kSize, 1));
 }
 
@@ -151,7 +156,7 @@ TEST_F(Full, GrowthEndsAtItsBound) {
 
 TEST_F(Full, AnOverflowEndsWhenTheDeviceHasGrown) {
     snapshot("PO", 10);    // 8 chunks of data
-    for (std::uint64_t i = 0; i < 8; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    write_chunks(0, 8, 9);
     for (int i = 0; i < 3; ++i) EXPECT_EQ(write("s", 800, 8, 5), IoStatus::no_space);
     EXPECT_EQ(status("s"), "Overflow");
     EXPECT_EQ(events_with("s: snapshot overflow: the COW device is full; all that was written is kept"), 1u);
@@ -165,8 +170,7 @@ TEST_F(Full, AnOverflowEndsWhenTheDeviceHasGrown) {
     EXPECT_EQ(write("s", 1000, 1, 5), IoStatus::no_space);
     EXPECT_EQ(events_with("s: snapshot overflow:"), 2u);
     EXPECT_EQ(events_with("invalid"), 0u);
-    remove("s");
-    make("s", kSize, "snapshot", "origin cow PO 8");
+    make_again("PO");
     EXPECT_EQ(read("s", 0, 64), all(64, 7));
     EXPECT_EQ(read("s", 800, 8), all(8, 5));
     EXPECT_EQ(read("s", 1000, 1), all(1, 1));
@@ -174,7 +178,7 @@ TEST_F(Full, AnOverflowEndsWhenTheDeviceHasGrown) {
 
 TEST_F(Full, AnOverflowEndsWhenItMayExtend) {
     snapshot("PO", 10);
-    for (std::uint64_t i = 0; i < 8; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    write_chunks(0, 8, 9);
     EXPECT_EQ(write("s", 800, 8, 5), IoStatus::no_space);
     ASSERT_EQ(set("auto_extend", "64K"), "");
     EXPECT_EQ(write("s", 800, 8, 5), IoStatus::ok);
@@ -183,13 +187,12 @@ TEST_F(Full, AnOverflowEndsWhenItMayExtend) {
 
 TEST_F(Full, NoRoomBelowTheDeviceIsAnOverflowAndLosesNothing) {
     snapshot("PO", 1000);
-    for (std::uint64_t i = 0; i < 20; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    write_chunks(0, 20, 9);
     ASSERT_EQ(flush("s"), IoStatus::ok);
     disks["cow"]->fail_always(op_bit(Op::write), IoStatus::no_space);
     // Many at once: all of their chunks are given back.
-    std::vector<std::unique_ptr<Request>> requests;
     for (std::uint64_t i = 30; i < 60; ++i) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)["s"], Op::write, Extent{{i * 8 + i % 2}, {8 - i % 2}}, 7));
+        start(Op::write, "s", i * 8 + i % 2, 8 - i % 2, 7);
     }
     reactor.run_until_idle();
     for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::no_space);
@@ -205,11 +208,10 @@ TEST_F(Full, NoRoomBelowTheDeviceIsAnOverflowAndLosesNothing) {
     EXPECT_EQ(write("s", 800, 8, 7), IoStatus::ok);
     EXPECT_EQ(events_with("s: snapshot overflow ended"), 1u);
     EXPECT_NE(status("s"), "Overflow");
-    for (std::uint64_t i = 101; i < 200; ++i) ASSERT_EQ(write("s", i * 8, 8, 7), IoStatus::ok) << i;
+    write_chunks(101, 200, 7);
     ASSERT_EQ(flush("s"), IoStatus::ok);
     EXPECT_EQ(events_with("invalid"), 0u);
-    remove("s");
-    make("s", kSize, "snapshot", "origin cow PO 8");
+    make_again("PO");
     EXPECT_EQ(read("s", 0, 160), all(160, 9));
     EXPECT_EQ(read("s", 160, 640), all(640, 1));
     EXPECT_EQ(read("s", 800, 800), all(800, 7));
@@ -220,9 +222,9 @@ TEST_F(Full, AListThatFindsNoRoomBelowIsWrittenByALaterFlush) {
         SimDisk::Options cached;
         disk("cow", 1200 * 8, cached);
         make("s", kSize, "snapshot", "origin cow PO 8");
-        for (std::uint64_t i = 0; i < 200; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+        write_chunks(0, 200, 9);
         ASSERT_EQ(flush("s"), IoStatus::ok);
-        for (std::uint64_t i = 200; i < 500; ++i) ASSERT_EQ(write("s", i * 8, 8, 7), IoStatus::ok) << i;    // into the second area
+        write_chunks(200, 500, 7);    // into the second area
         disks["cow"]->fail_always(ops, IoStatus::no_space);
         for (int i = 0; i < 3; ++i) EXPECT_EQ(flush("s"), IoStatus::no_space);
         EXPECT_EQ(status("s"), "Overflow");
@@ -231,8 +233,7 @@ TEST_F(Full, AListThatFindsNoRoomBelowIsWrittenByALaterFlush) {
         disks["cow"]->clear_faults();
         ASSERT_EQ(flush("s"), IoStatus::ok);
         EXPECT_EQ(events_with("invalid"), 0u);
-        remove("s");
-        make("s", kSize, "snapshot", "origin cow PO 8");
+        make_again("PO");
         EXPECT_EQ(read("s", 0, 1600), all(1600, 9));
         EXPECT_EQ(read("s", 1600, 2400), all(2400, 7));
         remove("s");
@@ -251,7 +252,7 @@ TEST_F(Full, WhatTheOriginWaitsForCannotBePutOff) {
 
 TEST_F(Full, OnlyWhatTheOriginHasOutrunIsGivenBack) {
     snapshot("P", 20);
-    for (std::uint64_t i = 0; i < 18; ++i) ASSERT_EQ(write("s", i * 8, 8, 9), IoStatus::ok) << i;
+    write_chunks(0, 18, 9);
     ASSERT_EQ(write("s", 800, 8, 9), IoStatus::io_error);
     ASSERT_EQ(status("s"), "Invalid");
     remove("s");

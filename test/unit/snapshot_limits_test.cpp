@@ -17,10 +17,6 @@ class Limits : public SnapshotTest {
         disk("cow" + n, 16384);
         make("s" + n, kSize, "snapshot", "origin" + of + " cow" + n + " P " + std::to_string(chunk));
     }
-    Request& start(Op op, const std::string& name, std::uint64_t first, std::uint64_t count, std::uint8_t fill = 0) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)[name], op, Extent{{first}, {count}}, fill));
-        return *requests.back();
-    }
     bool all_done() const {
         return std::all_of(requests.begin(), requests.end(), [](const auto& r) { return r->done(); });
     }
@@ -35,7 +31,6 @@ class Limits : public SnapshotTest {
         for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::ok);
         return most;
     }
-    std::vector<std::unique_ptr<Request>> requests;
 };
 
 TEST_F(Limits, N2_TheThresholdIsReadOnEveryUse) {

@@ -159,7 +159,6 @@ TEST_F(Merging, WritesOfManyKindsEndUpInTheOrigin) {
     snapshot(8, 60);
     ASSERT_TRUE(load("s", kSize, "snapshot-merge", "origin cow P 8"));
     ASSERT_TRUE(resume());
-    std::vector<std::unique_ptr<Request>> requests;
     for (unsigned i = 0; i < 200; ++i) {
         const std::uint64_t first = i * 131 % (kSize - 40), count = 1 + i % 40;
         const auto fill = static_cast<std::uint8_t>(i % 250);

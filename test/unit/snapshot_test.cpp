@@ -14,16 +14,12 @@ class Basic : public SnapshotTest {
         make("o", kSize, "snapshot-origin", "origin");
         make("s", kSize, "snapshot", "origin cow " + kind + " " + std::to_string(chunk));
     }
-    void write_soon(const std::string& name, std::uint64_t first, std::uint64_t count, std::uint8_t fill) {
-        requests_.push_back(std::make_unique<Request>(reactor, (*this)[name], Op::write, Extent{{first}, {count}}, fill));
-    }
     static Job<void> resume(Device* device, bool* resumed) {
         auto resuming = device->resume();
         auto result = co_await resuming;
         EXPECT_TRUE(result);
         *resumed = true;
     }
-    std::vector<std::unique_ptr<Request>> requests_;
     std::byte sector_[kSectorSize];
 };
 
@@ -120,9 +116,8 @@ TEST_F(Basic, OneReadOfTheOriginFeedsAllSnapshots) {
 TEST_F(Basic, ExceptionsOfABatchShareOneMetadataWrite) {
     with_snapshot("P", 8, 8192);
     const auto before = disks["cow"]->counters();
-    std::vector<std::unique_ptr<Request>> requests;
     for (std::uint64_t i = 0; i < 32; ++i) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)["o"], Op::write, Extent{{i * 64}, {8}}, 7));
+        start(Op::write, "o", i * 64, 8, 7);
     }
     reactor.run_until_idle();
     for (const auto& request : requests) EXPECT_EQ(request->status(), IoStatus::ok);
@@ -311,10 +306,8 @@ TEST_F(Basic, ADiscardPassedDownWaitsForACopyOfAnotherSnapshot) {
 
 TEST_F(Basic, ReadsAndWritesOfOneChunkAtOnceAllEnd) {
     with_snapshot("P", 64, 8192);
-    std::vector<std::unique_ptr<Request>> requests;
     for (std::uint64_t i = 0; i < 40; ++i) {
-        requests.push_back(std::make_unique<Request>(reactor, (*this)[i % 2 ? "s" : "o"], i % 3 ? Op::write : Op::read,
-                                                     Extent{{i % 60}, {1 + i % 4}}, 7));
+        start(i % 3 ? Op::write : Op::read, i % 2 ? "s" : "o", i % 60, 1 + i % 4, 7);
     }
     reactor.run_until_idle();
     for (const auto& request : requests) {
@@ -330,11 +323,11 @@ TEST_F(Basic, ANewSnapshotHasWhatWasWrittenBeforeItAndNothingAfter) {
     ASSERT_TRUE(load("s2", kSize, "snapshot", "origin cow2 P 32"));
     // A write is on its way to the origin while the snapshot becomes active.
     disks["origin"]->stall(op_bit(Op::write));
-    write_soon("o", 0, 8, 7);
+    start(Op::write, "o", 0, 8, 7);
     reactor.run_for(10 * kMillisecond);
     bool resumed = false;
     reactor.jobs().spawn(resume(&(*this)["s2"], &resumed));
-    write_soon("o", 8, 8, 7);
+    start(Op::write, "o", 8, 8, 7);
     reactor.run_for(10 * kMillisecond);
     EXPECT_FALSE(resumed);
     disks["origin"]->release();
@@ -343,7 +336,7 @@ TEST_F(Basic, ANewSnapshotHasWhatWasWrittenBeforeItAndNothingAfter) {
     EXPECT_TRUE(resumed);
     EXPECT_EQ(read("s2", 0, 8), all(8, 7));
     EXPECT_EQ(read("s2", 8, 8), all(8, 1));
-    requests_.clear();
+    requests.clear();
 }
 
 }  // namespace
