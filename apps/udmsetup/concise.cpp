@@ -2,16 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <cctype>
-
+#include "apps/udmsetup/names.hpp"
 #include "base/parse.hpp"
 #include "core/target_type.hpp"
 #include "ctl/client_table.hpp"
 
 namespace udm::udmsetup {
 namespace {
-
-bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
 
 std::string_view trimmed(std::string_view text) {
     while (!text.empty() && is_space(text.front())) text.remove_prefix(1);

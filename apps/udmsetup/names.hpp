@@ -2,6 +2,7 @@
 // keeps plain names; here what is given mangled is taken for what it stands for.
 #pragma once
 
+#include <cctype>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,5 +24,7 @@ struct NameParts {
 NameParts split_name(std::string_view name, std::string_view subsystem);
 // Of a uuid like LVM-…, the part before the first hyphen; empty if there is none.
 std::string subsystem_of(std::string_view uuid);
+
+inline bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
 
 }  // namespace udm::udmsetup

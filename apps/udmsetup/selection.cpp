@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "apps/udmsetup/names.hpp"
 #include "base/parse.hpp"
 
 namespace udm::udmsetup {
@@ -37,7 +38,6 @@ struct ItemList {
     bool any = false;    // one of them is enough
 };
 
-bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 bool list_equal(const ItemList& wanted, const std::vector<std::string>& have) {

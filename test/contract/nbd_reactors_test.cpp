@@ -14,7 +14,7 @@
 namespace udm::test {
 namespace {
 
-constexpr std::uint64_t kSize = 8 << 20;
+constexpr std::uint64_t kVolumeSize = 8 << 20;
 
 struct Broken : std::runtime_error {
     using runtime_error::runtime_error;
@@ -108,7 +108,7 @@ class NbdReactors : public EngineTest, public ::testing::WithParamInterface<Vari
         address.path = folder_ / "nbd.sock";
         ASSERT_TRUE(server_->listen(address));
         for (unsigned i = 0; i < kReactors; ++i) {
-            disks_.push_back(open("ram:" + std::to_string(kSize), OpenMode::write, i));
+            disks_.push_back(open("ram:" + std::to_string(kVolumeSize), OpenMode::write, i));
             add(i);
         }
     }
@@ -170,7 +170,7 @@ TEST_P(NbdReactors, ClientsComeAndGoWhileExportsDo) {
         threads.emplace_back([&, t] {
             Prng random{t + 1};
             // Each client has a part of every disk to itself.
-            const std::uint64_t base = t * (kSize / 4);
+            const std::uint64_t base = t * (kVolumeSize / 4);
             while (!enough.load()) {
                 std::unique_ptr<Client> client;
                 try {

@@ -1,13 +1,16 @@
 // Runs a fuzzer's function without libFuzzer: over every file of its corpus, as it is, cut short at every length (of small ones) and
 // with each byte damaged in turn. So what the fuzzers once found stays found in builds that have no clang.
-
+//
+// UDM_CORPUS: the folder; ctest sets it.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
@@ -18,8 +21,10 @@ using Input = std::vector<std::uint8_t>;
 
 std::vector<Input> corpus() {
     std::vector<Input> inputs;
-    if (std::filesystem::is_directory(UDM_CORPUS))
-        for (const auto& entry : std::filesystem::recursive_directory_iterator(UDM_CORPUS))
+    const char* folder = std::getenv("UDM_CORPUS");
+    if (!folder) throw std::runtime_error("UDM_CORPUS is not set: run it by ctest, or set it to the folder of the corpus");
+    if (std::filesystem::is_directory(folder))
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(folder))
             if (entry.is_regular_file()) {
                 std::ifstream file(entry.path(), std::ios::binary);
                 inputs.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());

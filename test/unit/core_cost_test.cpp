@@ -2,26 +2,8 @@
 // allocations.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <new>
-
+#include "test/support/counting_new.hpp"
 #include "test/support/mapped_world.hpp"
-
-namespace {
-std::uint64_t allocations = 0;
-void* counted(std::size_t bytes) {
-    ++allocations;
-    if (void* memory = std::malloc(bytes)) return memory;
-    throw std::bad_alloc{};
-}
-}  // namespace
-
-void* operator new(std::size_t bytes) { return counted(bytes); }
-void* operator new[](std::size_t bytes) { return counted(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace udm {
 namespace {
@@ -79,9 +61,9 @@ struct Cost : testing::Test {
         };
         round();    // pools grow
         asker.done = disk.submits = 0;
-        const std::uint64_t before = allocations;
+        const std::uint64_t before = test::news;
         for (unsigned i = 0; i < rounds; ++i) round();
-        const std::uint64_t made = allocations - before;
+        const std::uint64_t made = test::news - before;
         EXPECT_EQ(asker.done, 32u * rounds);
         return made;
     }

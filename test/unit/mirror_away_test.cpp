@@ -4,8 +4,6 @@
 namespace udm::test {
 namespace {
 
-const std::string kFeatures = "2 handle_errors keep_log";
-
 class MirrorAway : public MirrorTest {
   public:
     void set_away(unsigned i, bool away) {

@@ -4,7 +4,6 @@
 namespace udm::test {
 namespace {
 
-const std::string kFeatures = "2 handle_errors keep_log";
 constexpr unsigned kReads = op_bit(Op::read), kWrites = op_bit(Op::write), kFlushes = op_bit(Op::flush);
 
 class MirrorFailures : public MirrorTest {

@@ -9,6 +9,9 @@
 
 namespace udm::test {
 
+// Of most mirrors in these tests.
+inline const std::string kFeatures = "2 handle_errors keep_log";
+
 class MirrorTest : public ::testing::Test {
   public:
     static constexpr std::uint64_t kSectors = 16384, kRegion = 1024, kRegions = 16;
