@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "targets/mirror/leg_io.hpp"
-#include "targets/mirror/log_wait.hpp"
 #include "targets/mirror/reads.hpp"
 #include "targets/mirror/resync.hpp"
 
@@ -152,7 +151,7 @@ Job<IoStatus> Failures::settle_now() {
     const unsigned source = set_.legs.source();
     const std::uint64_t count = count_;
     record();
-    LogWait wait{set_.env.reactor, *set_.log};
+    dirty_log::FlushWait wait{*set_.log};
     const IoStatus status = co_await wait;
     if (status == IoStatus::ok) {
         settled_ = std::max(settled_, count);

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "targets/mirror/leg_io.hpp"
-#include "targets/mirror/log_wait.hpp"
 
 namespace udm::mirror {
 
@@ -125,7 +124,7 @@ Job<bool> Reads::rewrite(Extent extent, LegMask bad) {
     RegionEntry& entry = set_.regions.enter(region);
     IoStatus marked = IoStatus::ok;
     if (!set_.log->mark(region)) {
-        LogWait wait{set_.env.reactor, *set_.log};
+        dirty_log::FlushWait wait{*set_.log};
         marked = co_await wait;
     }
     bool mended = marked == IoStatus::ok;

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "targets/mirror/log_wait.hpp"
 #include "targets/mirror/scrub.hpp"
 
 namespace udm::mirror {
@@ -16,7 +15,7 @@ Job<bool> Scrub::repair(Piece* piece, const Place* place) {
         if (logged && set_.env.chaos.keeps("mirror.scrub_marks_region")) marked = set_.log->mark(region) && marked;
     }
     if (!marked) {
-        LogWait wait{set_.env.reactor, *set_.log};
+        dirty_log::FlushWait wait{*set_.log};
         marked = co_await wait == IoStatus::ok;
     }
     bool repaired = false;
