@@ -106,6 +106,17 @@ TEST_F(MirrorFailures, WritesToMarkedRegionsGoOnWithoutTheLog) {
     EXPECT_TRUE(legs_equal());
 }
 
+TEST_F(MirrorFailures, ALegThatCannotBeFlushedWhenItIsToCountLeavesThatToAnother) {
+    Device& m = make_in_sync(3, kFeatures);
+    leg(0).add_fault(broken(op_bit(Op::write)));
+    leg(1).add_fault(broken(op_bit(Op::flush)));
+    EXPECT_EQ(w.write(m, 0, 8, 0x26), IoStatus::ok);
+    EXPECT_EQ(state(m), "15/16 1 DFA");
+    EXPECT_EQ(detail(m, "legs_away"), 2u);
+    EXPECT_EQ(detail(m, "source_leg"), 2u);
+    EXPECT_EQ(w.read(m, 0, 8), 0x26);
+}
+
 TEST_F(MirrorFailures, TheSourceGoesOnAlone) {
     Device& m = make_in_sync(3, kFeatures);
     for (const unsigned gone : {2u, 1u}) {

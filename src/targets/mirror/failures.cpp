@@ -144,7 +144,9 @@ Job<IoStatus> Failures::settle_now() {
         const LegResult result = co_await io;
         if (source != set_.legs.source()) continue;
         if (result.failed == 0) break;
-        static_cast<void>(judge(leg_bit(source), result.failed, 0, result.status, LegError::flush, nullptr));
+        // One more may have everything, and is tried then.
+        const IoStatus judged = judge(set_.legs.alive(), result.failed, 0, result.status, LegError::flush, nullptr);
+        if (judged == IoStatus::ok) continue;
         take_source_back();
         co_return result.status;
     }
