@@ -2,11 +2,13 @@
 // table. Parsing a line and making the object is in core/target_type.hpp.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/region_map.hpp"
 #include "port/disk.hpp"
 #include "port/job.hpp"
 #include "port/reactor.hpp"
@@ -93,6 +95,11 @@ class Target : public Layer {
     virtual std::string status() const { return {}; }    // dmsetup's INFO, after "start length type "
     virtual std::string table() const = 0;               // the arguments, as dmsetup prints them
     virtual std::vector<TargetDetail> details() const { return {}; }
+    // Of a target with regions, as a picture of so many cells (at least 1; fewer where there are fewer regions). After load().
+    virtual std::optional<RegionMap> region_map(std::size_t cells) const {
+        static_cast<void>(cells);
+        return std::nullopt;
+    }
     // Why it no longer does what it is there for, for people: "the COW device is full". Empty: it does.
     virtual std::string trouble() const { return {}; }
     // Keys of "set KEY VALUE" that it takes; "check KEY VALUE" then says whether that would be refused, and changes nothing.

@@ -8,6 +8,7 @@
 #include "base/parse.hpp"
 #include "ctl/changes.hpp"
 #include "ctl/failure.hpp"
+#include "ctl/mirror_of.hpp"
 #include "ctl/params.hpp"
 #include "ctl/version.hpp"
 
@@ -234,6 +235,15 @@ void Api::add_table_methods() {
         const bool inactive = p.flag("inactive");
         p.end();
         return devices_.table(key, inactive);
+    });
+    add("table.regions", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const std::uint64_t cells = p.number_if("cells", RegionMap::kCellsMax).value_or(64);
+        p.end();
+        if (cells == 0) throw RpcError{rpc_code::kBadParams, "parameter cells is 1 at least"};
+        const RecordPtr asked = devices_.registry().find(key);
+        Json mirrors = devices_.regions(*asked, cells);
+        return mirrors.empty() ? devices_.regions(*find_mirror(devices_, key).record, cells) : mirrors;
     });
 }
 

@@ -91,6 +91,8 @@ class Devices {
     Json status(const DeviceKey& key, bool inactive) const;  // of each target; `text` is INFO
     Json table(const DeviceKey& key, bool inactive) const;   // `text` has the arguments
     Json dependencies(const DeviceKey& key, bool inactive) const;
+    // Of each target that has regions: how they are, as a picture of so many cells (devices_regions.cpp).
+    Json regions(const Record& record, std::size_t cells) const;
     Json counters(const std::vector<RecordPtr>& records) const;
     // As status() or, with `arguments`, table(), of each.
     std::vector<Json> lines_of(const std::vector<RecordPtr>& records, bool inactive, bool arguments) const;

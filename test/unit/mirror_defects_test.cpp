@@ -668,6 +668,7 @@ class DoubtfulLog final : public dirty_log::DirtyLog {
     udm::Regions region_count() const noexcept override { return {16}; }
     dirty_log::Answer in_sync(Region) const noexcept override { return answer; }
     udm::Regions sync_count() const noexcept override { return {0}; }
+    dirty_log::Known count(RegionRun) const noexcept override { return {}; }
     std::optional<Region> next_dirty(Region) const noexcept override { return {}; }
     bool mark(Region) noexcept override { return true; }
     void clear(Region) noexcept override {}

@@ -38,6 +38,9 @@ class Bitmap {
         for (const std::uint64_t word : words_) n += static_cast<std::uint64_t>(std::popcount(word));
         return n;
     }
+    std::uint64_t count(std::uint64_t first, std::uint64_t end) const noexcept {
+        return count_in(first, end, [this](std::uint64_t w) { return words_[w]; });
+    }
     bool none() const noexcept {
         for (const std::uint64_t word : words_) {
             if (word != 0) return false;
@@ -70,6 +73,19 @@ class Bitmap {
         }
         const std::uint64_t found = w * 64 + static_cast<std::uint64_t>(std::countr_zero(word));
         return found < end ? found : end;
+    }
+    // How many from `first` on, before `end`.
+    template <class F>
+    static std::uint64_t count_in(std::uint64_t first, std::uint64_t end, F&& word_of) noexcept {
+        if (first >= end) return 0;
+        std::uint64_t n = 0;
+        for (std::uint64_t w = first / 64; w * 64 < end; ++w) {
+            std::uint64_t word = word_of(w);
+            if (w == first / 64) word &= ~std::uint64_t{0} << (first % 64);
+            if (end - w * 64 < 64) word &= (std::uint64_t{1} << (end % 64)) - 1;
+            n += static_cast<std::uint64_t>(std::popcount(word));
+        }
+        return n;
     }
 
   private:

@@ -77,6 +77,11 @@ enum class Health : std::uint8_t {
     failed,          // D: a read or write of it failed, or it is distrusted
 };
 
+// Of some regions, how many are in sync, and how many of those are clean.
+struct Known {
+    Regions in_sync, clean;
+};
+
 // A mirror's log calls these on its home reactor.
 class Owner {
   public:
@@ -138,6 +143,7 @@ class DirtyLog {
     }
     virtual Job<Result<bool>> ask_is_remote_recovering(Region region);
     virtual Regions sync_count() const noexcept = 0;    // regions in sync
+    virtual Known count(RegionRun run) const noexcept = 0;
     // The first region from `from` on that is dirty, if there is one. (One that is being made clean no longer is.)
     virtual std::optional<Region> next_dirty(Region from) const noexcept = 0;
 

@@ -34,6 +34,7 @@ class LocalLog final : public DirtyLog, Task, Timer {
     Regions region_count() const noexcept override { return regions_; }
     Answer in_sync(Region region) const noexcept override { return sync_.test(region.v) ? Answer::yes : Answer::no; }
     Regions sync_count() const noexcept override { return sync_count_; }
+    Known count(RegionRun run) const noexcept override { return {{sync_.count(run.first.v, run.end().v)}, {clean_.count(run.first.v, run.end().v)}}; }
     std::optional<Region> next_dirty(Region from) const noexcept override;
     std::optional<Region> next_dirty_in_sync(Region from) const noexcept override;
 

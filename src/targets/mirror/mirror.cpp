@@ -187,6 +187,7 @@ std::vector<TargetDetail> Mirror::details() const {
         details.push_back({"resync_bytes_per_second", speed});
         if (speed != 0) details.push_back({"resync_seconds_left", (left + speed - 1) / speed});
     }
+    if (resync_.bytes_copied() != 0) details.push_back({"resync_copied_bytes", resync_.bytes_copied()});
     if (resync_.paused()) details.push_back({"resync_paused", 1});
     if (set_.legs.away() != 0) details.push_back({"legs_away", static_cast<std::uint64_t>(std::popcount(set_.legs.away()))});
     if (failures_.held() != 0) details.push_back({"held_requests", failures_.held()});

@@ -39,6 +39,7 @@ class Mirror final : public Target, dirty_log::Owner {
     std::string status() const override;
     std::string table() const override;
     std::vector<TargetDetail> details() const override;
+    std::optional<RegionMap> region_map(std::size_t cells) const override;
     Job<Result<std::string>> message(const std::vector<std::string>* words) override;
     std::vector<std::string_view> settings() const override;
 

@@ -33,11 +33,13 @@ class Pace {
         return next_ > now ? next_ : 0;
     }
     void begins(Nanoseconds now, std::uint64_t bytes) noexcept {
+        if (now - ended_ > kIdle) restart(now);    // what was before says nothing of how fast it is
         if (rate != 0) next_ = (next_ > now ? next_ : now) + bytes * kSecond / rate;
     }
     void ends(Nanoseconds now, Nanoseconds took, std::uint64_t bytes, bool busy) noexcept {
         bytes_ += bytes;
         if (pieces_alone_ < kPiecesMost) ++pieces_alone_;
+        ended_ = now;
         unsigned percent = busy ? share : 100;
         if (throttle_ < percent) percent = static_cast<unsigned>(throttle_);
         if (percent < 100) {    // one that hung is no reason to rest for ever
@@ -51,6 +53,7 @@ class Pace {
             mark_bytes_ = bytes_;
         }
     }
+    std::uint64_t bytes() const noexcept { return bytes_; }    // so far
     // Of the last seconds.
     std::uint64_t bytes_per_second(Nanoseconds now) const noexcept {
         const Nanoseconds elapsed = now - mark_time_;
@@ -60,7 +63,8 @@ class Pace {
 
   private:
     const std::uint64_t& throttle_;
-    Nanoseconds next_ = 0;
+    static constexpr Nanoseconds kIdle = 5 * kSecond;    // longer than most rests, and than the pauses of a rate of 128 KiB/s
+    Nanoseconds next_ = 0, ended_ = 0;
     unsigned pieces_alone_ = kPiecesFirst;
     std::uint64_t bytes_ = 0, mark_bytes_ = 0, last_rate_ = 0;
     Nanoseconds mark_time_ = 0;

@@ -62,7 +62,7 @@ class RegionTable {
     void settle(RegionEntry& entry) noexcept;
     // Calls f(RegionEntry&) for all; f must not add nor forget any.
     template <class F>
-    void for_each(F&& f) {
+    void for_each(F&& f) const {
         for (RegionEntry* bucket : buckets_) {
             for (RegionEntry* entry = bucket; entry; entry = entry->next) f(*entry);
         }

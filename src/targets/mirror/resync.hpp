@@ -30,6 +30,7 @@ class Resync final {
 
     std::uint64_t bytes_left() const noexcept;
     std::uint64_t bytes_per_second() const noexcept;    // of late
+    std::uint64_t bytes_copied() const noexcept { return pace_.bytes(); }    // since the table was loaded, each once whatever legs got it
 
   private:
     static constexpr Sectors kRun{1024};    // of regions that are not larger: 512 KiB

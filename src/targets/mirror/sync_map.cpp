@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "services/dirty_log/bitmap.hpp"
 #include "targets/mirror/copy.hpp"
 
 namespace udm::mirror {
@@ -81,6 +82,13 @@ LegMask SyncMap::having(Region region) const noexcept {
 
 bool SyncMap::has_all(unsigned leg) const noexcept {
     return leg == legs_.source() || have_count_[leg] == (log_.region_count() - log_.sync_count()).v;
+}
+
+Regions SyncMap::lacked_by(unsigned leg, RegionRun run, Regions out_of_sync) const noexcept {
+    if (leg == legs_.source()) return {0};
+    if (have_count_[leg] == 0 || out_of_sync.v == 0) return out_of_sync;
+    const std::uint64_t has_them = dirty_log::Bitmap::count_in(run.first.v, run.end().v, [&](std::uint64_t word) { return have_[leg][word]; });
+    return {out_of_sync.v - has_them};
 }
 
 void SyncMap::lose(Region region, LegMask legs) noexcept {

@@ -35,6 +35,8 @@ class SyncMap {
     LegMask having(Region region) const noexcept;
     // Whether the leg has all regions, so that it can be the source.
     bool has_all(unsigned leg) const noexcept;
+    // How many of these regions, `out_of_sync` of which are out of sync, the leg lacks.
+    Regions lacked_by(unsigned leg, RegionRun run, Regions out_of_sync) const noexcept;
 
     // The legs do not have the region any more. The others in use do.
     void lose(Region region, LegMask legs) noexcept;
