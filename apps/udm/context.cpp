@@ -24,6 +24,7 @@ std::string advice_for(std::string_view method, const ctl::CallError& error) {
     if (error.code() == -32601) return "the daemon is older than this program: restart it";
     switch (error.error_number()) {
         case EINVAL:
+            if (method == "table.regions") return "`udm ls` says what it is; `udm mirror create` makes a mirror";
             return method == "snapshot.diff" ? "`udm snapshot diff SNAPSHOT [OTHER]`; `udm snapshot list` shows the snapshots" : "";
         case EIO:
             if (method == "snapshot.diff" && says("is invalid")) return "it is lost for good: `udm snapshot drop` it, and take another";

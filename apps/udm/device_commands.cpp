@@ -9,6 +9,7 @@
 #include <set>
 
 #include "apps/udm/commands.hpp"
+#include "apps/udm/mirror_text.hpp"
 #include "apps/udm/stores.hpp"
 #include "apps/udm/text.hpp"
 
@@ -103,9 +104,10 @@ void tree(Context& context) {
 }
 
 // "merge_left_bytes": 4096 as "merge left 4.0 KiB": the names say the unit.
-std::string detail_lines(const Json& details) {
+std::string detail_lines(const Json& details, bool of_mirror) {
     std::string text;
     for (const auto& [key, value] : details.items()) {
+        if (of_mirror && is_in_mirror_lines(key)) continue;
         std::string name = key;
         const bool rate = name.ends_with("_bytes_per_second");
         std::string words = value.dump();
@@ -116,6 +118,16 @@ std::string detail_lines(const Json& details) {
         }
         std::replace(name.begin(), name.end(), '_', ' ');
         text += fmt::format("           {} {}\n", name, words);
+    }
+    return text;
+}
+
+// Of the mirror that begins at this sector.
+std::string mirror_text(const Json& mirrors, std::uint64_t start) {
+    std::string text;
+    for (const Json& mirror : mirrors) {
+        if (number(mirror, "start") != start) continue;
+        for (const std::string& line : mirror_lines(mirror)) text += fmt::format("           {}\n", line);
     }
     return text;
 }
@@ -133,6 +145,8 @@ void show(Context& context, const std::string& name) {
     const Json table = live ? context.call("table.get", {{"device", name}}) : Json::array();
     const Json status =
         live ? context.call("table.status", {{"device", name}, {"noflush", true}}) : Json::array();
+    const auto is_mirror = [](const Json& line) { return line.value("type", "") == "mirror"; };
+    const Json mirrors = std::any_of(status.begin(), status.end(), is_mirror) ? context.call("table.regions", {{"device", name}, {"cells", 1}}) : Json::array();
     const Json counters = context.call("device.counters", {{"device", name}}).at(0);
     const Json exports = context.call("export.list", {{"device", name}});
     const auto users = info.value("users", std::vector<std::string>{});
@@ -159,7 +173,9 @@ void show(Context& context, const std::string& name) {
             text += fmt::format("  status   {}{}\n", words(status[i]), fullness(table[i].value("type", ""), words(status[i])));
         if (i < status.size() && status[i].contains("trouble"))
             text += fmt::format("  because  {}\n", status[i]["trouble"].get<std::string>());
-        if (i < status.size()) text += detail_lines(status[i].value("details", Json::object()));
+        if (i >= status.size()) continue;
+        if (is_mirror(status[i])) text += mirror_text(mirrors, number(status[i], "start"));
+        text += detail_lines(status[i].value("details", Json::object()), is_mirror(status[i]));
     }
     const bool mirror = !table.empty() && table[0].value("type", "") == "mirror";
     for (const Json& move : mirror ? context.call("move.list", {{"device", name}}) : Json::array()) {

@@ -24,6 +24,11 @@ Sectors region_size_for(Sectors size) {
     return {std::max(kRegionSmallest, std::min(wanted, std::bit_floor(size.v)))};
 }
 
+std::uint64_t mirror_log_bytes(Sectors size, Sectors region) {
+    const std::uint64_t regions = (size.v + region.v - 1) / region.v, bytes = kBeforeBits + (regions + 63) / 64 * 8;
+    return (bytes + kBlock - 1) / kBlock * kBlock;
+}
+
 MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size) : region_{region_size_for(size)} {
     const State& state = devices.state();
     if (!state.is_kept()) return;
@@ -32,9 +37,7 @@ MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size) : 
     std::string path = fmt::format("{}/{}.log", folder, name);
     for (unsigned i = 2; !devices.registry().users_of(devices.host().identify(path)).empty(); ++i) path = fmt::format("{}/{}-{}.log", folder, name, i);
     ::unlink(path.c_str());
-    const std::uint64_t regions = (size.v + region_.v - 1) / region_.v;
-    const std::uint64_t bytes = kBeforeBits + (regions + 63) / 64 * 8;
-    make_cow_file(path, (bytes + kBlock - 1) / kBlock * kBlock, true);
+    make_cow_file(path, mirror_log_bytes(size, region_), true);
     path_ = path;
     try {
         keep_cow_file(path_);

@@ -9,6 +9,8 @@ namespace udm::ctl {
 
 // 512 KiB, or so much that the disk has 262,144 regions at most; of a smaller disk as much of it as a power of two can be.
 Sectors region_size_for(Sectors size);
+// What such a log takes, in bytes, in whole blocks of 4096.
+std::uint64_t mirror_log_bytes(Sectors size, Sectors region);
 
 // In the state directory, which is where the mirror's table is kept, too: without one neither lasts.
 class MirrorLog {

@@ -6,7 +6,9 @@
 
 #include <filesystem>
 
+#include "apps/udm/blank.hpp"
 #include "apps/udm/context.hpp"
+#include "apps/udm/mirror_text.hpp"
 #include "apps/udm/progress.hpp"
 #include "apps/udm/text.hpp"
 
@@ -133,6 +135,68 @@ TEST(ProgressLine, IsNotThereForWhatIsDoneAtOnce) {
     { Progress progress{"quick"}; }
     { Progress nothing{""}; }
     EXPECT_TRUE(terminal.quiet());
+}
+
+using ctl::Json;
+
+// Of 8 regions of 1 MiB in 4 cells; leg 1 is away and lacks two, one of which is being copied (by whom, is not asked here).
+Json a_mirror() {
+    return {{"start", 0},
+            {"length", 16384},
+            {"type", "mirror"},
+            {"region_size", 1 << 20},
+            {"regions", 8},
+            {"clean", 4},
+            {"dirty", 2},
+            {"recovering", 1},
+            {"nosync", 1},
+            {"cells", {{"clean", {2, 0, 1, 1}}, {"dirty", {0, 2, 0, 0}}, {"recovering", {0, 0, 1, 0}}, {"nosync", {0, 0, 0, 1}}}},
+            {"legs",
+             {{{"device", "/a"}, {"offset", 0}, {"health", "A"}, {"source", true}, {"away", false}, {"slow", false}, {"lacks", 0}},
+              {{"device", "/b"}, {"offset", 0}, {"health", "D"}, {"source", false}, {"away", true}, {"slow", false}, {"lacks", 2}}}},
+            {"log", {{"kind", "disk"}, {"device", "/l"}, {"health", "A"}}},
+            {"details", {{"resync_left_bytes", 2 << 20}, {"resync_bytes_per_second", 1 << 20}, {"resync_seconds_left", 2}}}};
+}
+
+TEST(MirrorText, DrawsCellsByWhatMostNeedsToBeSeenAndAddsALegend) {
+    EXPECT_EQ(draw_regions(a_mirror(), {.columns = 80}), (std::vector<std::string>{".+>#", ". clean 4   + dirty 2   # out of sync 1   > being copied 1   (a mark: 2 regions)"}));
+    EXPECT_EQ(draw_regions(a_mirror(), {.columns = 3}).at(0), ".+>");
+    EXPECT_EQ(draw_regions(a_mirror(), {.columns = 3}).at(1), "#");
+    EXPECT_EQ(draw_regions(a_mirror(), {.colours = false, .blocks = true, .columns = 80}).at(0), "·▒▶█");
+    const std::string coloured = draw_regions(a_mirror(), {.colours = true, .columns = 80}).at(0);
+    EXPECT_EQ(coloured, "\x1b[32m.\x1b[33m+\x1b[94m>\x1b[91m#\x1b[0m");
+    EXPECT_EQ(cut_to(coloured, 2), "\x1b[32m.\x1b[33m+\x1b[94m\x1b[91m\x1b[0m");    // and the terminal's own colour at the end
+}
+
+TEST(MirrorText, SaysOfEachLegHowItIsAndWhatItLacks) {
+    const std::vector<std::string> expected{"vol: 8.0 MiB on 2 legs, in 8 regions of 1.0 MiB",
+                                            "LEG  DEVICE  ROLE    STATE                   LACKS",
+                                            "0    /a      source  well                        -",
+                                            "1    /b              away: a write failed  2.0 MiB",
+                                            "log  /l              well",
+                                            "2 of 8 regions out of sync, 2.0 MiB to copy, 1.0 MiB/s, 2 s left"};
+    EXPECT_EQ(mirror_lines(a_mirror(), "vol"), expected);
+    EXPECT_FALSE(all_legs_have_all(a_mirror()));
+    Json away = a_mirror();
+    away["nosync"] = away["recovering"] = 0;
+    EXPECT_EQ(mirror_lines(away).back(), "all regions are in sync");
+    EXPECT_FALSE(all_legs_have_all(away));    // one is away, and will miss what is written
+    away["legs"][1]["away"] = false;
+    EXPECT_TRUE(all_legs_have_all(away));
+}
+
+TEST(BlankFiles, AreFoundToHoldSomethingWhereverItIs) {
+    const std::string path = std::filesystem::temp_directory_path() / ("udm-blank-" + std::to_string(::getpid()));
+    std::FILE* file = std::fopen(path.c_str(), "wbe");
+    ASSERT_NE(file, nullptr);
+    ASSERT_EQ(::ftruncate(::fileno(file), 64 << 20), 0);
+    EXPECT_EQ(first_data(path, ""), std::nullopt);
+    std::fseek(file, (48 << 20) + 5, SEEK_SET);
+    std::fputc(1, file);
+    std::fclose(file);
+    EXPECT_EQ(first_data(path, ""), std::uint64_t{(48 << 20) + 5});
+    std::filesystem::remove(path);
+    EXPECT_THROW(first_data(path, ""), Refusal);
 }
 
 }  // namespace
