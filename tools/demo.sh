@@ -2,53 +2,17 @@
 # demo.sh: the main job of udm on real input, shown. Makes an ext4 image with files in it, serves it, mounts it where that is
 # possible, takes a snapshot while files are written, and shows that the snapshot is whole and old while the volume has the new.
 # Called by `./dev demo`. Ends by itself; exit status 0 only if everything was as promised. UDM_DEMO_MOUNT=no: as where nothing
-# can be mounted. UDM_DEMO_KEEP=1: leaves its folder.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-bin=$PWD/build/release/bin
-PATH=$bin:$PATH:/usr/sbin:/sbin
-dir=$(mktemp -d /tmp/udm-demo.XXXXXX)
-export UDM_SOCKET=$dir/udmd.sock
-mounted=() loops=() fuse=() started=()
+# can be mounted.
+. "$(dirname "$0")/demo_lib.sh"
+mounted=() loops=() fuse=()
 
-bold() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-shown() { # a command as a user would type it, and what it prints
-    printf '\033[36m$ %s\033[0m\n' "$*"
-    "$@"
-}
-promise() { # WHAT COMMAND...
-    local what=$1
-    shift
-    if "$@"; then printf '  \033[32m✓\033[0m %s\n' "$what"; else
-        printf '  \033[31m✗\033[0m %s\n' "$what"
-        exit 1
-    fi
-}
-until_true() { # WHAT COMMAND...: at most 20 s
-    local what=$1 tries=400
-    shift
-    until "$@" 2>/dev/null; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || { echo "demo: waited in vain for $what" >&2; exit 1; }
-        sleep 0.05
-    done
-}
-
-cleanup() {
-    local rc=$? i
-    trap - EXIT
+undo() {
+    local i
     touch "$dir/stop"
     for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do umount "${mounted[i]}" 2>/dev/null || umount -l "${mounted[i]}" 2>/dev/null || true; done
     for i in ${loops[@]+"${loops[@]}"}; do losetup -d "$i" 2>/dev/null || true; done
     for i in ${fuse[@]+"${fuse[@]}"}; do fusermount3 -u "$i" 2>/dev/null || true; done
-    for i in ${started[@]+"${started[@]}"}; do kill "$i" 2>/dev/null || true; done
-    for i in ${started[@]+"${started[@]}"}; do wait "$i" 2>/dev/null || true; done
-    [ -n "${UDM_DEMO_KEEP:-}" ] || rm -rf "$dir"
-    if [ $rc = 0 ]; then bold "Everything was as promised, in $SECONDS s. Next: README.md, docs/."; else bold "The demo failed (exit status $rc)."; fi
-    exit $rc
 }
-trap cleanup EXIT
-trap 'exit 130' INT TERM
 
 # attach NAME URI: the export as a block device: a loop device on the file that nbdfuse makes of it. (Not the file itself: what
 # writes single bytes to it, as e2fsck does, would send NBD requests that are no whole sectors.) Sets attached.
@@ -87,11 +51,7 @@ truncate -s 128M "$dir/disk.img"
 shown mke2fs -q -t ext4 -L demo -d "$dir/files" "$dir/disk.img"
 
 bold "2. Served: one command from a file to a volume"
-# By itself, not by `shown`: what is ended later must be the daemon's own process.
-printf '\033[36m$ udmd --socket %s --state-dir %s\033[0m\n' "$UDM_SOCKET" "$dir/state"
-udmd --socket "$UDM_SOCKET" --state-dir "$dir/state" >"$dir/udmd.log" 2>&1 &
-started+=($!)
-until_true "the daemon" test -S "$UDM_SOCKET"
+start_daemon
 printf '\033[36m$ udm serve disk.img --name vol\033[0m\n'
 udm serve "$dir/disk.img" --name vol >"$dir/serve.log" 2>&1 &
 started+=($!)
