@@ -324,6 +324,7 @@ RecordPtr Devices::load(const DeviceKey& key, const std::vector<TableLine>& line
                 record->name};
         }
     }
+    check_held_mirrors(*record, lines);
     load_step(record, lines, read_only);
     publish(*record, "table", "loaded");
     return record;

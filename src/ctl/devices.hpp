@@ -197,6 +197,7 @@ class Devices {
     void check_beside(const std::vector<TableLine>& lines) const;
     void restore_daemon_settings();
     DiskId identity_of(const std::string& word) const;
+    void check_held_mirrors(const Record& record, const std::vector<TableLine>& lines) const;
     std::vector<TableLine> lines_elsewhere(const Record& user, unsigned home, std::string& name) const;
     void check_store(const Record& record, unsigned home, const TableLine& line) const;
     // Those whose stores go to `record` when it is resumed: noted so, but not yet in the state.

@@ -7,9 +7,7 @@
 #include "ctl/opener.hpp"
 
 namespace udm::ctl {
-namespace {
 
-// LOG_TYPE #ARGS ARGS… #LEGS (DEVICE OFFSET)…
 std::vector<MirrorOf::Leg> legs_of(const TableLine& line) {
     const auto words = words_of(line);
     const auto log_words = words.size() > 1 ? parse_u32(words[1]) : std::nullopt;
@@ -20,8 +18,6 @@ std::vector<MirrorOf::Leg> legs_of(const TableLine& line) {
     for (std::size_t i = at + 1; i + 1 < words.size() && legs.size() < count; i += 2) legs.push_back({words[i], words[i + 1]});
     return legs;
 }
-
-}  // namespace
 
 MirrorOf find_mirror(Devices& devices, const DeviceKey& key) {
     Registry& registry = devices.registry();

@@ -77,6 +77,30 @@ TEST_F(Restart, HoldsWhatCannotComeUpAndWhatStandsOnItUntilItCan) {
     EXPECT_TRUE(devices->warnings().empty());
 }
 
+// The log calls every region clean, and nothing says which legs it means but the table on record.
+TEST_F(Restart, AHeldMirrorsNewLegIsNotTakenForInSync) {
+    const std::string a = file("a"), b = file("b"), log = file("log"), spare = file("spare");
+    const auto mirror = [](const std::string& log_words, const std::string& one, const std::string& other) {
+        return "0 2048 mirror disk " + log_words + " 2 " + one + " 0 " + other + " 0 2 handle_errors keep_log";
+    };
+    create("m", mirror("3 " + log + " 128 nosync", a, b));
+    ASSERT_EQ(write("m", 9, 'A'), IoStatus::ok);
+    flush("m");
+    stop();
+    std::filesystem::remove(a);
+    start();
+    ASSERT_NE(info("m")["held_because"], nullptr);
+    const auto load = [&](const std::string& table) {
+        return [this, table] { devices->load(named("m"), lines_of_text(table), false); };
+    };
+    EXPECT_NE(refusal(load(mirror("2 " + log + " 128", b, spare))).message.find(spare + " is new"), std::string::npos);
+    EXPECT_NE(refusal(load(mirror("3 " + log + " 128 sync", spare, b))).message.find("list it behind"), std::string::npos);
+    load(mirror("3 " + log + " 128 sync", b, spare))();
+    devices->resume(named("m"));
+    EXPECT_EQ(info("m")["held_because"], nullptr);
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(read("m", 9), 'A');
+}
+
 TEST_F(Restart, NeverShowsABlankDeviceForOneThatWasInMemory) {
     create("low", "0 2048 linear ram:1M 0");
     create("high", "0 2048 linear udm:low 0");

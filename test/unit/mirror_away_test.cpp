@@ -91,9 +91,40 @@ TEST_F(MirrorAway, IfTheLegThatCountsNeverComesBackATableWithoutItStarts) {
     set_away(0, true);
     EXPECT_NE(start_again(), "");
     w.disk("spare").fill_now({{0}, {kSectors}}, 0x33);
-    auto swapped = swap(*again, "disk 2 log 1024 2 leg1 0 spare 0 " + kFeatures);
+    // The log calls leg 1 clean; the spare has nothing.
+    auto refused = swap(*again, "disk 2 log 1024 2 leg1 0 spare 0 " + kFeatures);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("leg 1 (spare) is new"), std::string::npos) << refused.error().message;
+    EXPECT_NE(refused.error().message.find("the word sync"), std::string::npos);
+    auto first = swap(*again, "disk 3 log 1024 sync 2 spare 0 leg1 0 " + kFeatures);
+    ASSERT_FALSE(first);
+    EXPECT_NE(first.error().message.find("list it behind"), std::string::npos);
+    auto swapped = swap(*again, "disk 3 log 1024 sync 2 leg1 0 spare 0 " + kFeatures);
     ASSERT_TRUE(swapped) << swapped.error().message;
-    EXPECT_EQ(w.read(*again, 0, 8), 0x10);
+    for (std::uint64_t region = 0; region < kRegions; ++region) {
+        for (unsigned i = 0; i < 4; ++i) EXPECT_EQ(w.read(*again, region * kRegion + i * 8, 8), 0x10) << region;
+    }
+    ASSERT_TRUE(comes_in_sync(*again));
+    Memory of_leg{kSectors}, of_spare{kSectors};
+    leg(1).read_now({{0}, {kSectors}}, of_leg.at());
+    w.disks.at("spare")->read_now({{0}, {kSectors}}, of_spare.at());
+    EXPECT_TRUE(of_leg == of_spare);
+}
+
+TEST_F(MirrorAway, AMirrorThatDidNotStartMayLoseALegAndKeepTheOthers) {
+    leave_clean(3);
+    Memory block{8};
+    log().read_now({{0}, {8}}, block.at());
+    block.bytes[1024] &= 0xfe;
+    log().write_now({{0}, {8}}, block.at());
+    set_away(0, true);
+    EXPECT_NE(start_again(3), "");
+    ASSERT_TRUE(swap(*again, "disk 2 log 1024 2 leg1 0 leg2 0 " + kFeatures));
+    leg(1).reset_counters();
+    leg(2).reset_counters();
+    ASSERT_TRUE(comes_in_sync(*again));
+    EXPECT_EQ(leg(1).count(Op::write).sectors, 0u);
+    EXPECT_EQ(leg(2).count(Op::write).sectors, kRegion);
 }
 
 TEST_F(MirrorAway, WhatIsInDoubtIsCopiedToTheOtherWhenThatIsThere) {

@@ -208,6 +208,21 @@ TEST_F(MirrorSuccession, AMirrorWhoseOnlyLegWithEverythingFailsBeforeTheChangeIs
     EXPECT_TRUE(legs_equal());
 }
 
+TEST_F(MirrorSuccession, AfterATableThatWasKeptFromStartingANewLegIsNotTakenForInSync) {
+    Device& m = legs(kDisk, 3);
+    tell(m, {"set", "leg_retry", "0"});
+    ASSERT_TRUE(w.load(m, line(with(kDisk, {"leg1", "leg2"}))));    // only drops
+    for (unsigned i : {1, 2}) leg(i).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);
+    EXPECT_FALSE(w.resume(m));
+    for (unsigned i : {1, 2}) leg(i).clear_faults();
+    EXPECT_NE(refused(m, with(kDisk, {"leg0", "leg1", "leg3"})).find("leg 2 (leg3) is new"), std::string::npos);
+    ASSERT_TRUE(swap(m, with("disk 3 log 1024 sync", {"leg0", "leg1", "leg3"})));
+    for (std::uint64_t at = 0; at < kSectors; at += 64) EXPECT_EQ(w.read(m, at, 8), at == 0 ? 0x21 : 0x10) << at;
+    ASSERT_TRUE(comes_in_sync(m));
+    EXPECT_TRUE(legs_equal(0, 1) && legs_equal(0, 3));
+}
+
 TEST_F(MirrorSuccession, ANewLegIsNeverListedFirst) {
     Device& m = two_legs(kDisk);
     EXPECT_NE(refused(m, with(kDisk, {"leg2", "leg0", "leg1"})).find("list it behind"), std::string::npos);

@@ -26,6 +26,14 @@ Succession* Successions::in_use(const DeviceEvents& device, const Extent& extent
     return nullptr;
 }
 
+Succession* Successions::not_started(const DeviceEvents& device, const Extent& extent) const noexcept {
+    Succession* last = nullptr;
+    for (Succession* mirror : mirrors_) {
+        if (mirror->was_tried() && !mirror->in_use() && &mirror->set().events == &device && mirror->set().extent == extent) last = mirror;
+    }
+    return last;
+}
+
 Succession::~Succession() {
     if (Abandoning::now()) return;
     all_.leave(*this);
@@ -61,14 +69,55 @@ LegMask Succession::fresh() const noexcept {
 Job<Result<void>> Succession::load() {
     all_.join(*this);
     before_ = all_.in_use(set_.events, set_.extent);
-    if (!before_) co_return Result<void>{};
+    logged_ = own_legs();
+    if (!before_) {
+        const Succession* failed = all_.not_started(set_.events, set_.extent);
+        co_return failed ? come_after(*failed) : Result<void>{};
+    }
     before_->heirs_.push_back(this);
     if (auto good = match(); !good) co_return good;
+    if (takes_) logged_ = before_->own_legs();    // until this one starts
     const LegMask new_legs = fresh();
     if (!takes_ || new_legs == 0 || !set_.env.chaos.keeps("mirror.new_leg_is_in_doubt")) co_return Result<void>{};
     auto doubting = doubt(new_legs);
     auto doubted = co_await doubting;
     co_return doubted;
+}
+
+std::vector<Succession::KnownLeg> Succession::own_legs() const {
+    std::vector<KnownLeg> legs;
+    for (unsigned leg = 0; leg < set_.legs.count(); ++leg) {
+        const Leg& one = set_.legs[leg];
+        legs.push_back({one.device->id(), one.device->words(), one.start});
+    }
+    return legs;
+}
+
+Result<void> Succession::come_after(const Succession& not_started) {
+    if (!same_log(*set_.log, *not_started.set_.log)) return {};
+    LegMask known = 0;
+    const std::vector<KnownLeg> legs = own_legs();
+    for (unsigned leg = 0; leg < legs.size(); ++leg) {
+        for (const KnownLeg& other : not_started.logged_) {
+            const bool same = legs[leg].id.kind != DiskId::Kind::none ? legs[leg].id == other.id : legs[leg].words == other.words;
+            if (same && legs[leg].start == other.start) known |= leg_bit(leg);
+        }
+    }
+    if (known == 0) return {};
+    logged_ = not_started.logged_;
+    nothing_clean_ = not_started.nothing_clean_;
+    const LegMask new_legs = without(set_.legs.all(), known);
+    if (new_legs == 0) return {};
+    if (new_legs & leg_bit(0)) return new_first_leg();
+    if (!set_.log->device() || set_.log->copies_all() || nothing_clean_) return {};
+    return fail(Errc::bad_argument, fmt::format("{} is new, and the log of the mirror, which did not start, would call it in sync: give the log the word sync, "
+                                                "and it is copied to",
+                                                set_.leg_name(lowest(new_legs))));
+}
+
+std::unexpected<Error> Succession::new_first_leg() const {
+    return fail(Errc::bad_argument, fmt::format("{} is new, and what a mirror's first leg has is taken for its data: list it behind those that were there",
+                                                set_.leg_name(0)));
 }
 
 Result<void> Succession::match() {
@@ -83,10 +132,7 @@ Result<void> Succession::match() {
     takes_ = stay != 0 && same_log(*set_.log, *theirs.log);
     if (!takes_) return {};
     if (fresh() == 0 && stay == theirs.legs.all()) return {};
-    if (fresh() & leg_bit(0)) {
-        return fail(Errc::bad_argument, fmt::format("{} is new, and what a mirror's first leg has is taken for its data: list it behind those that were there",
-                                                    set_.leg_name(0)));
-    }
+    if (fresh() & leg_bit(0)) return new_first_leg();
     const LegMask good = stay & theirs.legs.alive();
     if ((good & leg_bit(theirs.legs.source())) == 0 && !before_->failures_.next_source(good)) {
         return fail(Errc::bad_argument, fmt::format("no leg that stays has all regions: {} must stay until another has them", theirs.leg_name(theirs.legs.source())));
@@ -106,7 +152,10 @@ Job<Result<void>> Succession::doubt(LegMask new_legs) {
     auto doubting = theirs.log->doubt(&record);
     auto doubted = co_await doubting;
     theirs.jobs.end();
-    if (doubted) co_return Result<void>{};
+    if (doubted) {
+        nothing_clean_ = true;
+        co_return Result<void>{};
+    }
     co_return fail(Errc::io, fmt::format("{} cannot be a leg now, since the log is to say first that it has nothing: {}",
                                          set_.leg_name(lowest(new_legs)), doubted.error().message));
 }
@@ -142,6 +191,7 @@ std::unexpected<Error> Succession::refuse(std::string why) {
 }
 
 Result<void> Succession::before_resume() {
+    tried_ = true;
     if (!refused_.empty()) return fail(Errc::bad_argument, refused_);
     if (in_use_) {
         // What its log was to say for another table's sake is not all that is known.
@@ -171,6 +221,8 @@ void Succession::keep(const Succession& from) {
 void Succession::resumed() {
     if (before_) before_->in_use_ = false;
     in_use_ = true;
+    logged_ = own_legs();
+    nothing_clean_ = false;
     if (known_.empty()) return;
     set_.map.start_with(std::exchange(known_, {}));
     failures_.start_with_source(source_);
