@@ -10,10 +10,11 @@ namespace udm::app {
 void add_create_command(CLI::App& app, Context& context);      // create
 void add_device_commands(CLI::App& app, Context& context);     // ls show remove set
 void add_resize_command(CLI::App& app, Context& context);      // resize
-void add_mirror_commands(CLI::App& app, Context& context);     // mirror create show check repair
+void add_mirror_commands(CLI::App& app, Context& context);     // mirror create show check repair add-leg drop-leg replace-leg readd
 void add_mirror_create_command(CLI::App& mirror, Context& context);
 void add_mirror_show_command(CLI::App& mirror, Context& context);
 void add_mirror_check_commands(CLI::App& mirror, Context& context);
+void add_mirror_leg_commands(CLI::App& mirror, Context& context);
 void add_move_command(CLI::App& app, Context& context);        // move
 void add_snapshot_commands(CLI::App& app, Context& context);   // snapshot take drop list diff
 void add_diff_command(CLI::App& snapshot, Context& context);   // … of which this is diff

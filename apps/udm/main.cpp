@@ -97,8 +97,8 @@ int run(int argc, char** argv) {
     add_resize_command(app, context);
     add_move_command(app, context);
     add_snapshot_commands(app, context);
-    add_cow_commands(app, context);
     add_mirror_commands(app, context);
+    add_cow_commands(app, context);
     add_export_commands(app, context);
     add_watch_commands(app, context);
     add_status_command(app, context);

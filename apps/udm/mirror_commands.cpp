@@ -10,6 +10,7 @@ void add_mirror_commands(CLI::App& app, Context& context) {
     add_mirror_create_command(*mirror, context);
     add_mirror_show_command(*mirror, context);
     add_mirror_check_commands(*mirror, context);
+    add_mirror_leg_commands(*mirror, context);
 }
 
 }  // namespace udm::app

@@ -53,13 +53,20 @@ Json daemon_settings(const Devices& devices) {
 }  // namespace
 
 Api::Api(Devices& devices, Exports& exports, std::function<void()> request_stop)
-    : devices_{devices}, exports_{exports}, snapshots_{devices}, scrubs_{devices}, moving_{devices}, request_stop_{std::move(request_stop)} {
+    : devices_{devices},
+      exports_{exports},
+      snapshots_{devices},
+      scrubs_{devices},
+      moving_{devices},
+      mirroring_{devices},
+      request_stop_{std::move(request_stop)} {
     add_device_methods();
     add_table_methods();
     add_export_methods();
     add_snapshot_methods();
     add_move_methods();
     add_mirror_methods();
+    add_leg_methods();
     add_daemon_methods();
 }
 

@@ -11,6 +11,7 @@
 
 #include "ctl/devices.hpp"
 #include "ctl/exports.hpp"
+#include "ctl/mirroring.hpp"
 #include "ctl/moving.hpp"
 #include "ctl/rpc.hpp"
 #include "ctl/scrubs.hpp"
@@ -31,6 +32,7 @@ class Api final : public Service {
         snapshots_.go_on();
         scrubs_.find_unfinished();
         moving_.go_on();
+        mirroring_.go_on();
     }
     // Before devices are stopped.
     void stop() {
@@ -47,6 +49,7 @@ class Api final : public Service {
     void add_snapshot_methods();
     void add_move_methods();
     void add_mirror_methods();
+    void add_leg_methods();
     void add_daemon_methods();
     Json info(const Record& record) const;
 
@@ -55,6 +58,7 @@ class Api final : public Service {
     Snapshots snapshots_;
     Scrubs scrubs_;
     Moving moving_;
+    Mirroring mirroring_;
     std::function<void()> request_stop_;
     std::map<std::string, Handler, std::less<>> methods_;
     const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();

@@ -26,4 +26,40 @@ void Api::add_mirror_methods() {
     });
 }
 
+void Api::add_leg_methods() {
+    const auto new_leg = [](Params& p) {
+        Mirroring::NewOne wanted;
+        wanted.device = p.text("new");
+        wanted.offset = {p.number_if("offset").value_or(0)};
+        wanted.overwrite = p.flag("overwrite");
+        return wanted;
+    };
+    add("mirror.add_leg", [this, new_leg](Params& p) {
+        const DeviceKey key = p.device();
+        Mirroring::NewOne wanted = new_leg(p);
+        wanted.log = p.text_if("log");
+        p.end();
+        return mirroring_.add_leg(key, wanted);
+    });
+    add("mirror.replace_leg", [this, new_leg](Params& p) {
+        const DeviceKey key = p.device();
+        const std::string leg = p.text("leg");
+        const Mirroring::NewOne wanted = new_leg(p);
+        p.end();
+        return mirroring_.replace_leg(key, leg, wanted);
+    });
+    add("mirror.drop_leg", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const std::string leg = p.text("leg");
+        p.end();
+        return mirroring_.drop_leg(key, leg);
+    });
+    add("mirror.readd", [this](Params& p) {
+        const DeviceKey key = p.device();
+        const auto leg = p.text_if("leg");
+        p.end();
+        return mirroring_.readd(key, leg);
+    });
+}
+
 }  // namespace udm::ctl

@@ -90,6 +90,7 @@ void Devices::restore() {
             record->merging = value.value("merging", Json{});
             record->moving = value.value("moving", Json{});
             record->scrub = value.value("scrub", std::string{});
+            record->mirroring = value.value("mirroring", Json{});
             record->internal = value.value("internal", false);
             record->still = value.value("still", false);
             record->deferred_remove = value.value("deferred", false);

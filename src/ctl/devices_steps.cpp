@@ -156,6 +156,7 @@ State::Change Devices::change_of(const Record& record, bool resumed) const {
     if (!record.merging.is_null()) value["merging"] = record.merging;
     if (!record.moving.is_null()) value["moving"] = record.moving;
     if (!record.scrub.empty()) value["scrub"] = record.scrub;
+    if (!record.mirroring.is_null()) value["mirroring"] = record.mirroring;
     if (record.internal) value["internal"] = true;
     if (record.still) value["still"] = true;
     if (record.deferred_remove) value["deferred"] = true;

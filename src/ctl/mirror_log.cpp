@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <filesystem>
 
 #include "base/parse.hpp"
 #include "ctl/cow_file.hpp"
@@ -29,31 +30,54 @@ std::uint64_t mirror_log_bytes(Sectors size, Sectors region) {
     return (bytes + kBlock - 1) / kBlock * kBlock;
 }
 
-MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size) : region_{region_size_for(size)} {
+MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size, const std::optional<std::string>& where) : region_{region_size_for(size)} {
     const State& state = devices.state();
-    if (!state.is_kept()) return;
+    if (where == "core" || (!where && !state.is_kept())) return;
+    if (where) {
+        if (std::filesystem::exists(std::filesystem::symlink_status(*where))) {
+            check_blank(*where);
+            path_ = *where;
+        } else {
+            make(*where, size);
+        }
+        return;
+    }
     const std::string folder = state.directory() + "/logs";
     ::mkdir(folder.c_str(), 0700);
     std::string path = fmt::format("{}/{}.log", folder, name);
     for (unsigned i = 2; !devices.registry().users_of(devices.host().identify(path)).empty(); ++i) path = fmt::format("{}/{}-{}.log", folder, name, i);
     ::unlink(path.c_str());
+    make(path, size);
+}
+
+void MirrorLog::make(const std::string& path, Sectors size) {
     make_cow_file(path, mirror_log_bytes(size, region_), true);
-    path_ = path;
     try {
-        keep_cow_file(path_);
-        keep_cow_file(folder);
+        keep_cow_file(path);
+        keep_cow_file(std::filesystem::path{path}.parent_path());
     } catch (...) {
-        ::unlink(path_.c_str());
+        ::unlink(path.c_str());
         throw;
     }
+    path_ = path;
+    made_ = true;
 }
 
 MirrorLog::~MirrorLog() {
-    if (!path_.empty() && !kept_) ::unlink(path_.c_str());
+    if (made_ && !kept_) ::unlink(path_.c_str());
 }
 
 std::string MirrorLog::words() const {
     return path_.empty() ? fmt::format("core 1 {}", region_.v) : fmt::format("disk 2 {} {}", quote_word(path_), region_.v);
+}
+
+void remove_logs_but(const State& state, std::string_view prefix, const std::set<std::string>& needed) {
+    if (!state.is_kept()) return;
+    std::error_code none;
+    for (const auto& file : std::filesystem::directory_iterator{state.directory() + "/logs", none}) {
+        const std::string path = file.path();
+        if (file.path().filename().string().starts_with(prefix) && !needed.contains(path)) ::unlink(path.c_str());
+    }
 }
 
 }  // namespace udm::ctl

@@ -1,7 +1,10 @@
 // The log of a mirror that the daemon makes itself: how large its regions are, and the file it is kept in.
 #pragma once
 
+#include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 
 #include "ctl/devices.hpp"
 
@@ -17,7 +20,8 @@ class MirrorLog {
   public:
     // A new log of zeroes, STATE/logs/NAME.log, that has all its space and is there after a power cut; one of this name that
     // nobody uses goes. Without a state directory: no file. Throws Failure.
-    MirrorLog(Devices& devices, const std::string& name, Sectors size);
+    // `where`: "core" for one in memory, or another path: a new file, or a file or disk of zeroes that is there.
+    MirrorLog(Devices& devices, const std::string& name, Sectors size, const std::optional<std::string>& where = {});
     MirrorLog(const MirrorLog&) = delete;
     MirrorLog& operator=(const MirrorLog&) = delete;
     ~MirrorLog();    // without keep() the file goes
@@ -25,12 +29,19 @@ class MirrorLog {
     // The words of a mirror's table up to its legs: "disk 2 /state/logs/NAME.log 1024", or "core 1 1024".
     std::string words() const;
     const std::string& path() const noexcept { return path_; }    // empty: in memory
+    bool made() const noexcept { return made_; }    // the file is ours to remove
     void keep() noexcept { kept_ = true; }
 
   private:
+    void make(const std::string& path, Sectors size);
+
     const Sectors region_;
     std::string path_;
+    bool made_ = false;
     bool kept_ = false;
 };
+
+// After a restart: of logs in the state directory, NAME beginning so, those that nobody needs go.
+void remove_logs_but(const State& state, std::string_view prefix, const std::set<std::string>& needed);
 
 }  // namespace udm::ctl

@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 
 #include "base/endian.hpp"
 #include "ctl/failure.hpp"
 #include "ctl/fd.hpp"
 #include "ctl/log.hpp"
+#include "ctl/mirror_log.hpp"
 #include "ctl/moving.hpp"
 #include "ctl/moving_table.hpp"
 
@@ -109,12 +109,7 @@ void Moving::go_on() {
         for (const Json& log : noted.at("logs")) needed.insert(log.get<std::string>());
         watch(record);
     }
-    if (!devices_.state().is_kept()) return;
-    std::error_code none;
-    for (const auto& file : std::filesystem::directory_iterator{devices_.state().directory() + "/logs", none}) {
-        const std::string path = file.path();
-        if (file.path().filename().string().starts_with("move-") && !needed.contains(path)) ::unlink(path.c_str());
-    }
+    remove_logs_but(devices_.state(), "move-", needed);
 }
 
 void Moving::stop() {

@@ -74,6 +74,8 @@ class Record {
     // Where it moves to, and what it has then (moving.hpp); null otherwise.
     Json moving;
     std::string scrub;      // how far the check or repair of its mirror is, as the target told it (scrubs.hpp); empty: none was ever begun
+    // Of a mirror: its log, if we made it, and the leg that goes when another has everything (mirroring.hpp); null otherwise.
+    Json mirroring;
     bool still = false;     // a still image that a redirected volume stands on: nobody writes it
     bool internal = false;  // made by snapshot.take, not by a user
 
