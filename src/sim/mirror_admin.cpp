@@ -150,10 +150,12 @@ Job<void> MirrorRun::change_legs(steps::LegChange how, std::uint64_t goes, std::
     const std::vector<std::size_t> before = members_;
     std::vector<std::size_t> after = before;
     const bool possible = how != steps::LegChange::drop || before.size() > 2;
-    if (how != steps::LegChange::add) after.erase(after.begin() + static_cast<std::ptrdiff_t>(goes % before.size()));
+    if (how == steps::LegChange::reorder)
+        std::rotate(after.begin(), after.begin() + static_cast<std::ptrdiff_t>(goes % before.size()), after.end());
+    else if (how != steps::LegChange::add) after.erase(after.begin() + static_cast<std::ptrdiff_t>(goes % before.size()));
     const std::size_t spare = comes % legs_.size();
     const bool is_leg = std::find(before.begin(), before.end(), spare) != before.end();
-    if (how != steps::LegChange::drop && !is_leg) after.push_back(spare);
+    if ((how == steps::LegChange::add || how == steps::LegChange::replace) && !is_leg) after.push_back(spare);
     if (!possible || after.size() < 2 || after == before) {
         admin_.busy = false;
         co_return;

@@ -66,7 +66,7 @@ enum MirrorKind : std::uint32_t {
     kMirrorScrubLook,                // c: events to wait for its end; then what it says is kept, and judged
 };
 enum class MirrorWord : std::uint64_t { leg_return, pause, go_on, retry, rate, share, count };
-enum class LegChange : std::uint64_t { add, drop, replace, count };
+enum class LegChange : std::uint64_t { add, drop, replace, reorder, count };
 enum class ScrubWord : std::uint64_t { check, repair, stop, pause, go_on, slow, fast, count };
 std::string words_of(ScrubWord word);
 std::string words_of(MirrorWord word, std::uint64_t number);    // of the message

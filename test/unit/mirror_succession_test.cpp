@@ -1,4 +1,6 @@
 // A mirror's table is replaced by one with other legs: what is known is handed over.
+#include <fmt/format.h>
+
 #include "test/unit/mirror_fixture.hpp"
 
 namespace udm::test {
@@ -45,6 +47,41 @@ class MirrorSuccession : public MirrorTest {
         unsigned clean = 0;
         for (unsigned r = 0; r < kRegions; ++r) clean += sectors.bytes[1024 + r / 8] >> r % 8 & 1;
         return clean;
+    }
+
+    // The log as a crash leaves it after leg 1 was put before leg 0, which alone has everything; read with either table.
+    void crash_in_another_order(bool resumed) {
+        Device& m = two_legs(kDisk);
+        tell(m, {"set", "leg_retry", "0"});
+        leg(1).add_fault(broken());
+        EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);    // leg 1 lacks it, and there is no record: leg 0 is the first
+        leg(1).clear_faults();
+        ASSERT_TRUE(w.load(m, line(with(kDisk, {"leg1", "leg0"}))));
+        ASSERT_TRUE(w.suspend(m));
+        if (resumed) {
+            for (Table::Entry& entry : m.inactive()->entries()) {
+                const std::vector<std::string> pause{"resync_pause"};
+                EXPECT_TRUE(w.reactor.run(entry.target->message(&pause)));
+            }
+            EXPECT_TRUE(w.resume(m));
+        }
+        Memory log_bytes{64};
+        log().read_now({{0}, {64}}, log_bytes.at());
+        for (const bool in_new_order : {false, true}) {
+            const std::string name = fmt::format("log{}{}", resumed, in_new_order);
+            w.disk(name, 64).write_now({{0}, {64}}, log_bytes.at());
+            Device& after = make(in_new_order ? with("disk 2 " + name + " 1024", {"leg1", "leg0"}) : with("disk 2 " + name + " 1024", {"leg0", "leg1"}), "after" + name);
+            EXPECT_EQ(w.read(after, 0, 8), 0x21);
+            EXPECT_EQ(detail(after, "source_leg"), in_new_order ? 1u : 0u);
+            EXPECT_EQ(on_leg(0, 0), 0x21);
+            w.reactor.run(after.detach());
+            std::erase(running, &after);
+            leg(1).fill_now({{0}, {8}}, 0x10);    // as it was
+        }
+        ASSERT_TRUE(w.resume(m));
+        tell(m, {"resync_resume"});
+        ASSERT_TRUE(comes_in_sync(m));
+        EXPECT_EQ(on_leg(0, 0), 0x21);
     }
 };
 
@@ -221,6 +258,19 @@ TEST_F(MirrorSuccession, AfterATableThatWasKeptFromStartingANewLegIsNotTakenForI
     for (std::uint64_t at = 0; at < kSectors; at += 64) EXPECT_EQ(w.read(m, at, 8), at == 0 ? 0x21 : 0x10) << at;
     ASSERT_TRUE(comes_in_sync(m));
     EXPECT_TRUE(legs_equal(0, 1) && legs_equal(0, 3));
+}
+
+TEST_F(MirrorSuccession, InAnotherOrderTheSameLegCountsAfterACrashBeforeTheResume) { crash_in_another_order(false); }
+
+TEST_F(MirrorSuccession, InAnotherOrderTheSameLegCountsAfterACrashBehindTheResume) { crash_in_another_order(true); }
+
+TEST_F(MirrorSuccession, WithALogInMemoryALegThatLacksSomethingDoesNotComeFirst) {
+    Device& m = two_legs(kCore);
+    tell(m, {"set", "leg_retry", "0"});
+    leg(1).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);
+    leg(1).clear_faults();
+    EXPECT_NE(refused(m, with(kCore, {"leg1", "leg0"})).find("leg 0 (leg1) does not have all regions"), std::string::npos);
 }
 
 TEST_F(MirrorSuccession, ANewLegIsNeverListedFirst) {

@@ -66,6 +66,8 @@ LegMask Succession::fresh() const noexcept {
     return legs;
 }
 
+bool Succession::reordered() const noexcept { return (kept() & leg_bit(0)) != 0 && from_[0] != 0; }
+
 Job<Result<void>> Succession::load() {
     all_.join(*this);
     before_ = all_.in_use(set_.events, set_.extent);
@@ -78,7 +80,7 @@ Job<Result<void>> Succession::load() {
     if (auto good = match(); !good) co_return good;
     if (takes_) logged_ = before_->own_legs();    // until this one starts
     const LegMask new_legs = fresh();
-    if (!takes_ || new_legs == 0 || !set_.env.chaos.keeps("mirror.new_leg_is_in_doubt")) co_return Result<void>{};
+    if (!takes_ || (new_legs == 0 && !reordered()) || !set_.env.chaos.keeps("mirror.new_leg_is_in_doubt")) co_return Result<void>{};
     auto doubting = doubt(new_legs);
     auto doubted = co_await doubting;
     co_return doubted;
@@ -131,8 +133,8 @@ Result<void> Succession::match() {
     const LegMask stay = kept();
     takes_ = stay != 0 && same_log(*set_.log, *theirs.log);
     if (!takes_) return {};
-    if (fresh() == 0 && stay == theirs.legs.all()) return {};
     if (fresh() & leg_bit(0)) return new_first_leg();
+    if (auto known = match_names(); !known) return known;
     const LegMask good = stay & theirs.legs.alive();
     if ((good & leg_bit(theirs.legs.source())) == 0 && !before_->failures_.next_source(good)) {
         return fail(Errc::bad_argument, fmt::format("no leg that stays has all regions: {} must stay until another has them", theirs.leg_name(theirs.legs.source())));
@@ -140,6 +142,20 @@ Result<void> Succession::match() {
     // A log in memory forgets which leg counts: after a restart it is the first one.
     if (!set_.log->device() && !theirs.map.has_all(from_[0])) {
         return fail(Errc::bad_argument, fmt::format("{} does not have all regions: with a log in memory only one that has is to come first", set_.leg_name(0)));
+    }
+    return {};
+}
+
+// Where there is a record, or will be, whoever reads it is to find the legs in either table.
+Result<void> Succession::match_names() const {
+    const Set& theirs = before_->set_;
+    if (!theirs.log->device()) return {};
+    const bool same_if_unrecorded = fresh() == 0 && from_[0] == 0;
+    if (same_if_unrecorded && !theirs.log->leg_record()) return {};
+    for (unsigned leg = 0; leg < set_.legs.count(); ++leg) {
+        if (from_[leg] == kNew || set_.legs[leg].device->words() == theirs.legs[from_[leg]].device->words()) continue;
+        return fail(Errc::bad_argument, fmt::format("{} is {} to the log, which is to say who has the data: list it under these words, and under others when all is in sync",
+                                                    set_.leg_name(leg), theirs.legs[from_[leg]].device->words()));
     }
     return {};
 }
@@ -155,6 +171,9 @@ Job<Result<void>> Succession::doubt(LegMask new_legs) {
     if (doubted) {
         nothing_clean_ = true;
         co_return Result<void>{};
+    }
+    if (new_legs == 0) {
+        co_return fail(Errc::io, fmt::format("the legs cannot be in another order now, since the log is to say first which one counts: {}", doubted.error().message));
     }
     co_return fail(Errc::io, fmt::format("{} cannot be a leg now, since the log is to say first that it has nothing: {}",
                                          set_.leg_name(lowest(new_legs)), doubted.error().message));

@@ -4,6 +4,8 @@
 // Legs that both have keep what they have. A leg that is new lacks everything, and only it is copied to. A leg that is gone no
 // longer counts. One that has everything must stay; if the source goes, such a one becomes the source before, durably.
 //
+// Where another leg comes first, the log says the same until the new table runs: who counts without a record would be another one.
+//
 // A mirror that did not start has its legs by the log alone: a table that takes its place may lack some of them, and has a new one only
 // if everything is copied (`sync`).
 //
@@ -70,6 +72,9 @@ class Succession {
     bool same_leg(unsigned leg, unsigned theirs) const noexcept;
     LegMask kept() const noexcept;       // of the mirror before
     LegMask fresh() const noexcept;      // of this one
+    // Without a record the first leg counts, which is another one in this table.
+    bool reordered() const noexcept;
+    Result<void> match_names() const;
     std::unexpected<Error> new_first_leg() const;
     std::unexpected<Error> refuse(std::string why);
 
