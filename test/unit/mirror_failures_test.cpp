@@ -134,5 +134,37 @@ TEST_F(MirrorFailures, TheSourceGoesOnAlone) {
     EXPECT_TRUE(legs_equal(0, 1) && legs_equal(0, 2));
 }
 
+// A request that only the new source was sent, when the log fails and the old one is the source again.
+TEST_F(MirrorFailures, WhatOnlyTheAbandonedSourceHasIsNotAcknowledged) {
+    Device& m = make_in_sync(2, kFeatures);
+    EXPECT_EQ(w.write(m, 8, 8, 0x20), IoStatus::ok);    // marked
+    leg(0).fail_nth(1, kWrites);
+    log().stall();
+    Memory data{8, 0x21}, more{8, 0x22};
+    auto first = w.submit(m, Op::write, 0, 8, data.at());
+    ASSERT_TRUE(w.reactor.run_until([&] { return log().stalled() != 0; }, kSecond));
+    leg(1).stall(kWrites | kFlushes);
+    auto second = w.submit(m, Op::write, 64, 8, more.at());
+    auto flush = w.submit(m, Op::flush);
+    w.reactor.run_for(kMillisecond);
+    EXPECT_EQ(leg(1).stalled(), 2u);
+    log().fail_nth(1, kFlushes);
+    log().release();
+    ASSERT_TRUE(w.reactor.run_until([&] { return first->done(); }, kSecond));
+    EXPECT_EQ(first->status(), IoStatus::io_error);
+    EXPECT_EQ(detail(m, "source_leg"), 0u);
+    leg(0).keep_log(true);
+    leg(1).release();
+    ASSERT_TRUE(w.reactor.run_until([&] { return second->done() && flush->done(); }, kSecond));
+    EXPECT_EQ(second->status(), IoStatus::ok);
+    EXPECT_EQ(flush->status(), IoStatus::ok);
+    EXPECT_EQ(on_leg(0, 64), 0x22);
+    const auto& done = leg(0).log();
+    EXPECT_TRUE(std::any_of(done.begin(), done.end(), [](const SimDisk::Logged& one) { return one.op == Op::flush; }));
+    ASSERT_TRUE(comes_in_sync(m));
+    EXPECT_EQ(w.read(m, 64, 8), 0x22);
+    EXPECT_TRUE(legs_equal());
+}
+
 }  // namespace
 }  // namespace udm::test

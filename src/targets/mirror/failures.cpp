@@ -57,6 +57,12 @@ IoStatus Failures::judge(LegMask sent, LegMask failed, LegMask refused, IoStatus
         }
         set_.legs.set_source(*next);
         moves = true;
+    } else if ((sent & source) == 0) {
+        // It was sent when another leg was the source, which could not be recorded: the data that count now lack it.
+        for_each_leg(failed, [&](unsigned leg) { goes_away(leg); });
+        if (region) set_.map.lose(*region, others);
+        resync_.look_again();
+        return status;
     } else if (done == 0) {
         if (region) set_.map.lose(*region, others);
         resync_.look_again();
@@ -90,7 +96,7 @@ Job<IoStatus> Failures::flush_legs() {
     LegIo io{set_, legs, Op::flush};
     const LegResult result = co_await io;
     if (result.failed != 0) static_cast<void>(judge(legs, result.failed, 0, result.status, LegError::flush, nullptr));
-    co_return result.status;
+    co_return (legs & leg_bit(set_.legs.source())) != 0 ? result.status : IoStatus::io_error;    // the source may be another by now
 }
 
 void Failures::tell(unsigned leg, LegError error, IoStatus status) noexcept {
@@ -125,14 +131,20 @@ void Failures::start_settling() noexcept {
 
 Job<void> Failures::settle_all() {
     do {
-        auto settling = settle_now();
-        const IoStatus status = co_await settling;
-        List<Write> ready;
-        while (!settling_.empty() && (status != IoStatus::ok || settling_.front().failures <= settled_)) ready.push_back(settling_.pop_front());
-        while (Write* write = ready.pop_front_or_null()) writes_.settled(*write, status);
+        auto settling = settle_waiting();
+        static_cast<void>(co_await settling);
     } while (!settling_.empty() || source_moves());
     settles_ = false;
     set_.jobs.end();
+}
+
+Job<IoStatus> Failures::settle_waiting() {
+    auto settling = settle_now();
+    const IoStatus status = co_await settling;
+    List<Write> ready;
+    while (!settling_.empty() && (status != IoStatus::ok || settling_.front().failures <= settled_)) ready.push_back(settling_.pop_front());
+    while (Write* write = ready.pop_front_or_null()) writes_.settled(*write, status);
+    co_return status;
 }
 
 // What was copied to a leg that is the source now may still be in its cache only, while the leg that had it is away: so the new
@@ -171,6 +183,7 @@ void Failures::take_source_back() noexcept {
         set_.legs.set_away(durable_source_, false);
         set_.legs.set_source(durable_source_);
         set_.map.trust_source_only();
+        resync_.spoil_copies();    // they may be of the other leg's data
         record();
         resync_.retry();
     }
@@ -342,8 +355,13 @@ Job<Result<void>> Failures::make_source(unsigned leg) {
     set_.legs.set_source(leg);
     set_.map.trust_source_only();
     ++count_;
-    auto settling = settle_now();
+    settles_ = true;    // writes that come meanwhile rest on it
+    set_.jobs.begin();
+    auto settling = settle_waiting();
     const IoStatus status = co_await settling;
+    settles_ = false;
+    if (!settling_.empty() || source_moves()) start_settling();
+    set_.jobs.end();
     if (status != IoStatus::ok) co_return fail(Errc::io, fmt::format("it cannot be recorded that {} is the source: {}", set_.leg_name(leg), to_string(status)));
     resync_.retry();
     co_return Result<void>{};

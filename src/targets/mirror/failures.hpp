@@ -112,6 +112,7 @@ class Failures final {
     void goes_away(unsigned leg) noexcept;
     void start_settling() noexcept;
     Job<void> settle_all();
+    Job<IoStatus> settle_waiting();
     void record() noexcept;
     void take_source_back() noexcept;
     unsigned recorded_source(const dirty_log::LegRecord& record) const noexcept;

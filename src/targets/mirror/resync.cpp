@@ -58,6 +58,10 @@ void Resync::drop_leg(unsigned leg) noexcept {
     for (Copy& copy : under_way_) copy.to = without(copy.to, leg_bit(leg));
 }
 
+void Resync::spoil_copies() noexcept {
+    for (Copy& copy : under_way_) copy.spoiled = true;
+}
+
 void Resync::plan_retry() noexcept {
     if (retry_timer_.armed() || set_.stopping) return;
     back_off_ = back_off_ == 0 ? kBackOffFirst : std::min(back_off_ * 2, kBackOffMost);

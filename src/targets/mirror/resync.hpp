@@ -24,6 +24,7 @@ class Resync final {
     void look_again() noexcept;  // there may be something to copy
     void retry() noexcept;       // what failed, at once
     void drop_leg(unsigned leg) noexcept;
+    void spoil_copies() noexcept;    // those under way are worth nothing
     void set_paused(bool paused) noexcept;
     bool paused() const noexcept { return paused_; }
     Pace& pace() noexcept { return pace_; }

@@ -162,7 +162,13 @@ void Writes::on_complete(Io& child, Frame& frame) noexcept {
 void Writes::answered(Write& write) noexcept {
     IoStatus status = IoStatus::ok;
     if (write.region) List<Write>::remove(write);
-    if ((write.failed | write.refused) != 0) [[unlikely]] status = failures_.judge(write);
+    const bool failed = (write.failed | write.refused) != 0;
+    if (!failed && (write.sent & leg_bit(set_.legs.source())) == 0) [[unlikely]] {
+        // It was sent when another leg was the source, which could not be recorded: the leg that counts lacks it.
+        send(write);
+        return;
+    }
+    if (failed) [[unlikely]] status = failures_.judge(write);
     if (RegionEntry* entry = write.region) {
         write.region = nullptr;
         if (!set_.env.chaos.keeps("mirror.nosync_stays_nosync") && entry->state == RegionState::nosync) {
