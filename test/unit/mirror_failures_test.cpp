@@ -166,5 +166,28 @@ TEST_F(MirrorFailures, WhatOnlyTheAbandonedSourceHasIsNotAcknowledged) {
     EXPECT_TRUE(legs_equal());
 }
 
+// All legs have everything again, and the log still names leg 1, which then fails a write.
+TEST_F(MirrorFailures, ALegOfARecordThatIsBeingDroppedDoesNotCountAfterACrash) {
+    Device& m = make_in_sync(2, kFeatures);
+    leg(0).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x21), IoStatus::ok);
+    leg(0).clear_faults();
+    ASSERT_TRUE(comes_in_sync(m));
+    EXPECT_EQ(detail(m, "source_leg"), 0u);
+    leg(1).add_fault(broken());
+    EXPECT_EQ(w.write(m, 0, 8, 0x22), IoStatus::ok);
+    EXPECT_EQ(on_leg(1, 0), 0x21);
+    Memory found{64};    // by a restart after a crash now
+    log().read_now({{0}, {64}}, found.at());
+    remove(m);
+    log().write_now({{0}, {64}}, found.at());
+    leg(1).clear_faults();
+    Device& again = make(params("disk 2 log 1024", 2, kFeatures), "again");
+    EXPECT_EQ(detail(again, "source_leg"), 0u);
+    EXPECT_EQ(w.read(again, 0, 8), 0x22);
+    ASSERT_TRUE(comes_in_sync(again));
+    EXPECT_EQ(on_leg(1, 0), 0x22);
+}
+
 }  // namespace
 }  // namespace udm::test

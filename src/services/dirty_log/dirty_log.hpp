@@ -166,6 +166,8 @@ class DirtyLog {
     virtual void record(const std::optional<LegRecord>& legs) noexcept = 0;
     // As noted last, or as found by resume().
     virtual const std::optional<LegRecord>& leg_record() const noexcept = 0;
+    // Whether a restart may find a record: also one that is being dropped.
+    virtual bool record_may_be_found() const noexcept { return leg_record().has_value(); }
 
     // --- flush --------------------------------------------------------------------------------------------------
     // Nothing noted would be lost by a crash now. (Clears don't count: their loss is harmless.)

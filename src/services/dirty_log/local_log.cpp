@@ -53,6 +53,7 @@ Job<Result<Found>> LocalLog::resume() {
     auto reading = disk_->read(&clean_);
     LogDisk::Read read = co_await reading;
     legs_ = device_legs_ = env_.chaos.keeps("dirty_log.source_record") ? read.legs : std::nullopt;
+    record_on_device_ = legs_.has_value();
     distrusted_ = read.found.kind == Found::Kind::distrusted || read.found.kind == Found::Kind::unreadable;
     if (!env_.chaos.keeps("dirty_log.nosync_once") && word_ == SyncWord::nosync && !distrusted_) read.grown_from = 0;
     // What isn't known to be so on the device counts as clean there until it is written.
@@ -225,7 +226,10 @@ void LocalLog::record(const std::optional<LegRecord>& legs) noexcept {
     if (legs) {
         device_legs_ = legs;
         touched_.set(0);
-        if (disk_) ++noted_;
+        if (disk_) {
+            record_on_device_ = true;
+            ++noted_;
+        }
     } else {
         arm_tick();
     }

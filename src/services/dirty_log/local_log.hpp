@@ -43,6 +43,7 @@ class LocalLog final : public DirtyLog, Task, Timer {
     void set_sync(Region region, bool in_sync) noexcept override;
     void record(const std::optional<LegRecord>& legs) noexcept override;
     const std::optional<LegRecord>& leg_record() const noexcept override { return legs_; }
+    bool record_may_be_found() const noexcept override { return legs_ || record_on_device_; }
 
     bool settled() const noexcept override { return noted_ == durable_; }
     void flush(Waiter& waiter) noexcept override;
@@ -121,6 +122,7 @@ class LocalLog final : public DirtyLog, Task, Timer {
 
     std::optional<LegRecord> legs_;         // as noted
     std::optional<LegRecord> device_legs_;  // as written: dropped later than noted
+    bool record_on_device_ = false;         // perhaps: until it was dropped durably. Disk logs only
 
     std::uint64_t noted_ = 0;      // marks and the like, counted
     std::uint64_t durable_ = 0;

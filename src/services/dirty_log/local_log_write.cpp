@@ -54,6 +54,7 @@ Job<IoStatus> LocalLog::write_turn() {
     const bool whole = whole_;
     if (whole) touched_.set_all();
     if (touched_.none()) co_return IoStatus::ok;
+    const bool drops_record = !device_legs_ && touched_.test(0);
     std::swap(touched_, writing_);    // writing_ was empty
     auto writing = whole ? disk_->write_all(&clean_, &device_legs_) : disk_->write(&writing_, &clean_, &device_legs_);
     IoStatus status = co_await writing;
@@ -78,6 +79,7 @@ Job<IoStatus> LocalLog::write_turn() {
     if (status == IoStatus::ok) {
         durable_ = upto;
         whole_ = false;
+        if (drops_record && !device_legs_) record_on_device_ = false;
         if (std::exchange(broken_, false)) owner_->log_recovered();
     }
     co_return status;

@@ -193,7 +193,7 @@ void Failures::take_source_back() noexcept {
 // Without a record the first leg is the source after a restart, and so it is with Linux.
 void Failures::record() noexcept {
     if (!set_.env.chaos.keeps("mirror.source_recorded")) return;
-    if (set_.legs.source() == 0 && !set_.log->leg_record()) return;
+    if (set_.legs.source() == 0 && !set_.log->record_may_be_found()) return;
     set_.log->record(record_now());
 }
 
