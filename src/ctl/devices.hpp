@@ -167,6 +167,7 @@ class Devices {
     const Registry& registry() const noexcept { return registry_; }
     Host& host() noexcept { return host_; }
     State& state() noexcept { return state_; }
+    const State& state() const noexcept { return state_; }
     LostStoreList& lost_stores() noexcept { return lost_; }
     Worker& worker() noexcept { return worker_; }
     EventHub& hub() noexcept { return hub_; }
@@ -180,6 +181,13 @@ class Devices {
     void check_there(const Record& record) const;
     // Other devices whose live tables name this store, whether they have it or gave it away.
     std::vector<RecordPtr> others_with_store(const Record& record, const std::string& cow) const;
+    // A held device whose table names what these words mean, by whatever path, or names them where nothing is: it has nothing open,
+    // and wants it as it was. Null: none. May block.
+    RecordPtr held_user_of(const std::string& words) const;
+    // Whether no table names this file, of a device that is up or held.
+    bool is_free(const std::string& path) const;
+    // Whether all that an earlier daemon kept is known here: nothing of the state was damaged or unusable, or was once and is put aside still.
+    bool knows_whole_state() const;
 
   private:
     class Observer;

@@ -1,4 +1,4 @@
-// Refuses a table that would write past somebody else's snapshots. Linux leaves that to the user, and so does udmsetup; `udm
+// What else there is on a disk that is to be written. Refuses a table that would write past somebody else's snapshots. Linux leaves that to the user, and so does udmsetup; `udm
 // create` asks for it.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -43,6 +43,25 @@ std::string refusal(const std::string& word, const Reliant& found) {
 }
 
 }  // namespace
+
+RecordPtr Devices::held_user_of(const std::string& words) const {
+    const DiskId id = identity_of(words);
+    for (const RecordPtr& record : registry_.held()) {
+        const auto table = held_table(*record);
+        if (!table) continue;
+        for (const auto& [word, minor] : table->minors) {
+            if (id == DiskId{DiskId::Kind::mapped, kMajor, minor}) return record;
+        }
+        for (const TableLine& line : table->lines) {
+            for (const std::string& word : words_of(line)) {
+                if (word == words || (id.kind != DiskId::Kind::none && may_be_device(word) && identity_of(word) == id)) return record;
+            }
+        }
+    }
+    return nullptr;
+}
+
+bool Devices::is_free(const std::string& path) const { return registry_.users_of(host_.identify(path)).empty() && !held_user_of(path); }
 
 // Up from the disk, through whatever plain devices stand on it.
 void Devices::check_beside(const std::vector<TableLine>& lines) const {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <set>
 
@@ -113,6 +114,18 @@ void Devices::restore() {
     Patience patience{kRestorePatience};
     bring_up(records, &patience);
     for (const RecordPtr& record : records) load_error_table(record);  // of those that turned out to be lost
+}
+
+bool Devices::knows_whole_state() const {
+    {
+        const std::lock_guard lock{warnings_mutex_};
+        if (!state_.warning().empty() || !warnings_.empty()) return false;
+    }
+    std::error_code error;
+    for (std::filesystem::directory_iterator file{state_.directory(), error}, end; !error && file != end; file.increment(error)) {
+        if (file->path().filename().string().starts_with("state.log.damaged-")) return false;
+    }
+    return !error;
 }
 
 void Devices::remove_unused() {

@@ -10,6 +10,7 @@
 
 #include "base/parse.hpp"
 #include "ctl/cow_file.hpp"
+#include "ctl/log.hpp"
 
 namespace udm::ctl {
 namespace {
@@ -45,7 +46,8 @@ MirrorLog::MirrorLog(Devices& devices, const std::string& name, Sectors size, co
     const std::string folder = state.directory() + "/logs";
     ::mkdir(folder.c_str(), 0700);
     std::string path = fmt::format("{}/{}.log", folder, name);
-    for (unsigned i = 2; !devices.registry().users_of(devices.host().identify(path)).empty(); ++i) path = fmt::format("{}/{}-{}.log", folder, name, i);
+    const auto is_taken = [&] { return !devices.is_free(path) || (::access(path.c_str(), F_OK) == 0 && !devices.knows_whole_state()); };
+    for (unsigned i = 2; is_taken(); ++i) path = fmt::format("{}/{}-{}.log", folder, name, i);
     ::unlink(path.c_str());
     make(path, size);
 }
@@ -71,12 +73,16 @@ std::string MirrorLog::words() const {
     return path_.empty() ? fmt::format("core 1 {}", region_.v) : fmt::format("disk 2 {} {}", quote_word(path_), region_.v);
 }
 
-void remove_logs_but(const State& state, std::string_view prefix, const std::set<std::string>& needed) {
+void remove_logs_but(const Devices& devices, std::string_view prefix, const std::set<std::string>& needed) {
+    const State& state = devices.state();
     if (!state.is_kept()) return;
+    const bool sure = devices.knows_whole_state();
     std::error_code none;
     for (const auto& file : std::filesystem::directory_iterator{state.directory() + "/logs", none}) {
         const std::string path = file.path();
-        if (file.path().filename().string().starts_with(prefix) && !needed.contains(path)) ::unlink(path.c_str());
+        if (!file.path().filename().string().starts_with(prefix) || needed.contains(path) || !devices.is_free(path)) continue;
+        if (sure) ::unlink(path.c_str());
+        else log_warning("", "{} stays: a device of the damaged state may need it; remove state.log.damaged-* from {} when none does", path, state.directory());
     }
 }
 

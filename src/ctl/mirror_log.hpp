@@ -19,7 +19,7 @@ std::uint64_t mirror_log_bytes(Sectors size, Sectors region);
 class MirrorLog {
   public:
     // A new log of zeroes, STATE/logs/NAME.log, that has all its space and is there after a power cut; one of this name that
-    // nobody uses goes. Without a state directory: no file. Throws Failure.
+    // no table names goes, unless the state was damaged and somebody may want it. Without a state directory: no file. Throws Failure.
     // `where`: "core" for one in memory, or another path: a new file, or a file or disk of zeroes that is there.
     MirrorLog(Devices& devices, const std::string& name, Sectors size, const std::optional<std::string>& where = {});
     MirrorLog(const MirrorLog&) = delete;
@@ -42,6 +42,6 @@ class MirrorLog {
 };
 
 // After a restart: of logs in the state directory, NAME beginning so, those that nobody needs go.
-void remove_logs_but(const State& state, std::string_view prefix, const std::set<std::string>& needed);
+void remove_logs_but(const Devices& devices, std::string_view prefix, const std::set<std::string>& needed);
 
 }  // namespace udm::ctl

@@ -395,7 +395,7 @@ void Mirroring::go_on() {
         watch(record);
         devices_.worker().post([this, record] { look(record); });
     }
-    remove_logs_but(devices_.state(), kLogPrefix, named);    // those of mirrors that were removed
+    remove_logs_but(devices_, kLogPrefix, named);    // those of mirrors that were removed
 }
 
 void Mirroring::watch(const RecordPtr& record) {

@@ -245,9 +245,9 @@ Json Moving::abort(const DeviceKey& volume) {
         const std::lock_guard lock{devices_.registry().mutex};
         end_note(*record, noted);
     }
-    remove_logs(noted);
+    remove_logs(devices_, noted);
     bool removed = false;
-    if (noted.value("made", false)) removed = ::unlink(noted.value("to", "").c_str()) == 0;
+    if (noted.value("made", false)) removed = remove_if_free(devices_, noted.value("to", ""));
     devices_.publish(*record, "table", "the move to " + noted.value("to", "") + " was taken back");
     log_info(name, "the move to {} was taken back", noted.value("to", ""));
     return {{"device", name_of_volume(devices_, *record, noted)}, {"from", noted["from"]}, {"to", noted["to"]}, {"removed", removed}};

@@ -76,9 +76,19 @@ bool logs_trust_from(const Json& noted) {
     return true;
 }
 
-void remove_logs(const Json& noted) noexcept {
+bool remove_if_free(const Devices& devices, const std::string& path) noexcept {
+    try {
+        if (devices.is_free(path)) return ::unlink(path.c_str()) == 0;
+        log_warning("", "{} is used by another table now, and stays", path);
+    } catch (const std::exception& error) {
+        log_warning("", "{} stays: {}", path, error.what());
+    }
+    return false;
+}
+
+void remove_logs(const Devices& devices, const Json& noted) noexcept {
     if (noted.is_null()) return;
-    for (const Json& path : noted.at("logs")) ::unlink(path.get_ref<const std::string&>().c_str());
+    for (const Json& path : noted.at("logs")) remove_if_free(devices, path.get_ref<const std::string&>());
 }
 
 void go_on_with_mirror(Devices& devices, const RecordPtr& record, const Json& noted) noexcept {
@@ -109,7 +119,7 @@ void Moving::go_on() {
         for (const Json& log : noted.at("logs")) needed.insert(log.get<std::string>());
         watch(record);
     }
-    remove_logs_but(devices_.state(), "move-", needed);
+    remove_logs_but(devices_, "move-", needed);
 }
 
 void Moving::stop() {
@@ -172,7 +182,7 @@ void Moving::run() {
 }
 
 void Moving::forget(const RecordPtr& record, const Json& noted) {
-    remove_logs(noted);
+    remove_logs(devices_, noted);
     const std::lock_guard lock{mutex_};
     told_.erase(record->serial);
     watched_.erase(record->serial);

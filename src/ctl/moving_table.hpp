@@ -22,7 +22,9 @@ std::string name_of_volume(const Devices& devices, const Record& carrier, const 
 bool has_failed(const Json& mirrors);
 // Of a device that is not up: whether the logs say that nobody but FROM is the source. False if one cannot be read.
 bool logs_trust_from(const Json& noted);
-void remove_logs(const Json& noted) noexcept;
+// Unless a table names it; whether it was removed.
+bool remove_if_free(const Devices& devices, const std::string& path) noexcept;
+void remove_logs(const Devices& devices, const Json& noted) noexcept;
 // After a swap away from the mirror that was begun and cannot be: the mirror goes on, if it is there still, and the state says so; else the
 // move is over.
 // `operation` of the record is held.
