@@ -3,8 +3,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <functional>
+#include <optional>
+#include <set>
 
+#include "base/parse.hpp"
 #include "ctl/call_on.hpp"
 #include "ctl/cow_file.hpp"
 #include "ctl/failure.hpp"
@@ -15,6 +20,36 @@ namespace {
 
 std::string bytes_text(std::uint64_t bytes) {
     return bytes % (1 << 20) == 0 ? fmt::format("{} MiB", bytes >> 20) : fmt::format("{} bytes", bytes);
+}
+
+// Of a device whose tables are linear, both of them; what it writes of a disk is known then. The registry's mutex is held.
+std::optional<std::vector<TableLine>> plain_lines(const Record& record) {
+    std::vector<TableLine> lines;
+    for (const auto* const slot : {&record.live, &record.inactive}) {
+        if (*slot) lines.insert(lines.end(), (*slot)->lines.begin(), (*slot)->lines.end());
+    }
+    const bool plain = std::all_of(lines.begin(), lines.end(), [](const TableLine& line) { return line.type == "linear"; });
+    return plain ? std::optional{lines} : std::nullopt;
+}
+
+bool overlap(Host& host, const DiskId& disk, const std::vector<TableLine>& one, const std::vector<TableLine>& other) {
+    const auto extents = [&](const std::vector<TableLine>& lines) {
+        std::vector<std::pair<std::uint64_t, std::uint64_t>> found;
+        for (const TableLine& line : lines) {
+            const auto words = words_of(line);
+            if (words.empty() || host.identify(words[0]) != disk) continue;
+            const std::uint64_t begin = words.size() > 1 ? parse_u64(words[1]).value_or(0) : 0;
+            found.emplace_back(begin, begin + line.length.v);
+        }
+        return found;
+    };
+    const auto theirs = extents(other);
+    const auto here = extents(one);
+    // Not known of both: it stands on the disk through others.
+    if (here.empty() || theirs.empty()) return true;
+    return std::any_of(here.begin(), here.end(), [&](const auto& a) {
+        return std::any_of(theirs.begin(), theirs.end(), [&](const auto& b) { return a.first < b.second && b.first < a.second; });
+    });
 }
 
 }  // namespace
@@ -73,10 +108,49 @@ void NewLeg::check_nobody_uses_it(const Volume& volume) const {
         throw Failure{Errc::busy, fmt::format("{} is in use: {} stands on it; name one that nobody uses, since all that is in it is overwritten", words_,
                                               devices_.name_of(*users[0])), volume.name};
     }
+    if (const RecordPtr held = devices_.held_user_of(words_)) {
+        throw Failure{Errc::busy, fmt::format("{} belongs to {}, which is held and will want it as it is; name another device, or remove that one first", words_,
+                                              devices_.name_of(*held)), volume.name};
+    }
     if (!mapped_) return;
+    check_disks_below(volume);
     const std::lock_guard lock{devices_.registry().mutex};
     if (mapped_->exports != 0)
         throw Failure{Errc::busy, fmt::format("{} is in use: it is exported; `udm unexport {}` ends that", words_, mapped_->name), volume.name};
+}
+
+void NewLeg::check_disks_below(const Volume& volume) const {
+    const Registry& registry = devices_.registry();
+    std::set<DiskId> disks;
+    std::set<const Record*> chain;
+    const std::function<void(const Record&)> walk = [&](const Record& at) {
+        if (!chain.insert(&at).second) return;
+        for (const auto& [id, count] : at.disks) {
+            if (id.kind != DiskId::Kind::mapped) disks.insert(id);
+        }
+        for (const auto& [lower, count] : at.uses) walk(*lower);
+    };
+    std::optional<std::vector<TableLine>> here;
+    {
+        const std::lock_guard lock{registry.mutex};
+        walk(*mapped_);
+        here = plain_lines(*mapped_);
+    }
+    for (const DiskId& disk : disks) {
+        for (const RecordPtr& user : registry.users_of(disk)) {
+            std::optional<std::vector<TableLine>> theirs;
+            std::string name;
+            {
+                const std::lock_guard lock{registry.mutex};
+                if (chain.contains(user.get())) continue;
+                theirs = plain_lines(*user);
+                name = user->name;
+            }
+            if (here && theirs && !overlap(devices_.host(), disk, *here, *theirs)) continue;
+            throw Failure{Errc::busy, fmt::format("{} stands on a disk that {} stands on, too, and all that is in it is overwritten: name a device on another disk, "
+                                                  "or in another place of it", words_, name), volume.name};
+        }
+    }
 }
 
 void NewLeg::check_limits(const Limits& limits, bool remote, const Volume& volume) const {

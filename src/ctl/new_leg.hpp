@@ -1,5 +1,6 @@
 // A device that is to become a copy of a volume: its new leg, or where it moves to. What is in it is overwritten, so it must have
-// no other user: no table and no export of this daemon, and nobody else who has locked it.
+// no other user: no table and no export of this daemon, no table of a device that is held, and nobody else who has locked it. What a mapped
+// device stands on may have others (the volume itself, too) only in other places.
 #pragma once
 
 #include <memory>
@@ -31,6 +32,7 @@ class NewLeg {
 
   private:
     void check_nobody_uses_it(const Volume& volume) const;
+    void check_disks_below(const Volume& volume) const;
     void check_limits(const Limits& limits, bool remote, const Volume& volume) const;
     void close() noexcept;
 
