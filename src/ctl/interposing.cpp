@@ -159,8 +159,23 @@ void Interposing::take_back() noexcept {
     }
     std::vector<State::Change> changes{Devices::removal_of(*below_)};
     for (Member& member : members_) {
-        if (member.let_go) attempt(member, [&] { load(member, member.before.lines, member.before); });
+        if (member.let_go) {
+            attempt(member, [&] {
+                try {
+                    load(member, member.before.lines, member.before);
+                } catch (const std::exception&) {
+                    log_error(devices_.name_of(*member.record), "it answers with errors until its table is loaded again, or udmd starts again: {}",
+                              to_line(json_of_lines(member.before.lines)));
+                    throw;
+                }
+            });
+        }
+        // Whatever came of that: an error table is nothing to come up with.
         changes.push_back(devices_.change_of(*member.record));
+        Json& value = *changes.back().value;
+        value["table"] = json_of_lines(member.before.lines);
+        value.erase("minors");
+        if (!member.before.minors.empty()) value["minors"] = member.before.minors;
     }
     attempt(members_.back(), [&] { devices_.commit(changes); });
 }
