@@ -141,7 +141,7 @@ Json Moving::start(const DeviceKey& volume, const std::string& to, const std::op
                         {"then", json_of_lines({{Sector{0}, about.size, "linear", quote_word(to) + " 0"}})}, {"back", json_of_lines(before.lines)},
                         {"paused", false}, {"rate_before", settings.value("resync_rate", Json{})}};
     if (between) between->commit();
-    bool committed = false;
+    bool stated = false;    // or nobody knows
     try {
         {
             const std::lock_guard lock{devices_.registry().mutex};
@@ -149,11 +149,15 @@ Json Moving::start(const DeviceKey& volume, const std::string& to, const std::op
             if (rate) record->settings["resync_rate"] = *rate;
         }
         devices_.load_step(record, mirrors, false, before.minors);
+        stated = true;
         devices_.commit({devices_.change_of(*record, true)});
-        committed = true;
         devices_.resume_step(record);
     } catch (...) {
-        swap_back(record, noted, committed);
+        if (!swap_back(record, noted, stated)) {
+            leg.keep();
+            for (MirrorLog& log : logs) log.keep();
+            log_error(about.name, "{} and the move's logs stay: after a restart the state may name them still", to);
+        }
         throw;
     }
     leg.keep();
@@ -164,12 +168,14 @@ Json Moving::start(const DeviceKey& volume, const std::string& to, const std::op
     return describe(record);    // still locked: it cannot have ended
 }
 
-// The volume must not hang, whatever else fails.
-void Moving::swap_back(const RecordPtr& record, const Json& noted, bool committed) noexcept {
+// The volume must not hang, whatever else fails. True: neither a table nor the state has the new leg and the log any more.
+bool Moving::swap_back(const RecordPtr& record, const Json& noted, bool stated) noexcept {
+    bool done = true;
     const auto attempt = [&](const auto& step) {
         try {
             step();
         } catch (const std::exception& error) {
+            done = false;
             log_error(devices_.name_of(*record), "taking the move back: {}", error.what());
         }
     };
@@ -184,7 +190,8 @@ void Moving::swap_back(const RecordPtr& record, const Json& noted, bool committe
         else devices_.clear_step(*record);
     });
     attempt([&] { devices_.resume_step(record); });
-    if (committed) attempt([&] { devices_.commit({devices_.change_of(*record)}); });
+    if (stated) attempt([&] { devices_.commit({devices_.change_of(*record)}); });
+    return done;
 }
 
 // The leg that is new may be on a server that goes away, and the volume has another one: it does not wait long. `moves`: of the table

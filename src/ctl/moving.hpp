@@ -47,7 +47,7 @@ class Moving final : EventSink {
     void look(const RecordPtr& record);
     void forget(const RecordPtr& record, const Json& noted);
     void finish(const RecordPtr& record, const Json& noted);
-    void swap_back(const RecordPtr& record, const Json& noted, bool committed) noexcept;
+    bool swap_back(const RecordPtr& record, const Json& noted, bool stated) noexcept;
     void tell_paused(const RecordPtr& record, bool paused) const;
     void set_patience(const RecordPtr& record, const std::string& to, bool moves) const;
     RecordPtr carrier_of(const DeviceKey& volume) const;
