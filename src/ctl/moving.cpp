@@ -356,9 +356,15 @@ Json Moving::describe(const RecordPtr& record) const {
         speed += mirror.value("resync_bytes_per_second", std::uint64_t{0});
     }
     about["left_bytes"] = left;
+    std::string failed;
+    if (is_all_there(mirrors)) {
+        const std::lock_guard lock{mutex_};
+        if (const auto end = failed_.find(record->serial); end != failed_.end())
+            failed = fmt::format("all is in {}, but the move cannot end: {}. It is tried again after 1, 2, 4 … 60 s", noted.value("to", ""), end->second.because);
+    }
     if (speed != 0) about.update({{"bytes_per_second", speed}, {"seconds_left", (left + speed - 1) / speed}});
-    const std::string obstacle = obstacle_of(about["device"], noted, mirrors);
-    about["state"] = !obstacle.empty() && left != 0 ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
+    const std::string obstacle = failed.empty() ? obstacle_of(about["device"], noted, mirrors) : failed;
+    about["state"] = !failed.empty() || (!obstacle.empty() && left != 0) ? "waiting" : noted.value("paused", false) ? "paused" : "copying";
     if (!obstacle.empty()) about["because"] = obstacle;
     return about;
 }

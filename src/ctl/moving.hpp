@@ -8,6 +8,7 @@
 // the mirror's log.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -47,6 +48,8 @@ class Moving final : EventSink {
     void look(const RecordPtr& record);
     void forget(const RecordPtr& record, const Json& noted);
     void finish(const RecordPtr& record, const Json& noted);
+    bool may_end(const Record& record) const;    // not soon after an end that could not be
+    void note_failed_end(const Record& record, const std::string& because);
     bool swap_back(const RecordPtr& record, const Json& noted, bool stated) noexcept;
     void tell_paused(const RecordPtr& record, bool paused) const;
     void set_patience(const RecordPtr& record, const std::string& to, bool moves) const;
@@ -62,6 +65,12 @@ class Moving final : EventSink {
     std::map<std::uint64_t, RecordPtr> watched_;    // by serial
     std::set<std::uint64_t> due_;                   // something has happened to them
     std::set<std::uint64_t> told_;                  // looked at since they came up
+    struct FailedEnd {
+        std::string because;
+        std::chrono::seconds pause{};
+        std::chrono::steady_clock::time_point again;
+    };
+    std::map<std::uint64_t, FailedEnd> failed_;    // by serial
     bool subscribed_ = false, stopping_ = false;
     std::thread thread_;    // only while there are moves; last
 };

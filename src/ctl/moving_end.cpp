@@ -19,16 +19,16 @@ namespace {
 
 // A leg that comes back, and an end that could not be, are no events.
 constexpr std::chrono::milliseconds kBetweenLooks{1000};
+constexpr std::chrono::seconds kEndAgainFirst{1}, kEndAgainLast{60};
 
-// Whether TO has all there is: it lacks nothing, or it is what counts, since FROM failed.
+}  // namespace
+
 bool is_all_there(const Json& mirrors) {
     return !mirrors.empty() && std::all_of(mirrors.begin(), mirrors.end(), [](const Json& mirror) {
         if (!mirror.contains("source_leg")) return false;
         return mirror["source_leg"] == 1 || (mirror.value("resync_left_bytes", 1) == 0 && !mirror.contains("legs_away"));
     });
 }
-
-}  // namespace
 
 bool is_move_table(const Record& record, const Json& noted) {
     return record.live && text_of_lines(record.live->lines) == noted.value("mirrors", "");
@@ -142,6 +142,7 @@ void Moving::watch(const RecordPtr& record) {
         watched_.emplace(record->serial, record);
         due_.insert(record->serial);
         told_.erase(record->serial);    // it may have moved before, and was taken back
+        failed_.erase(record->serial);
         first = !std::exchange(subscribed_, true);
         wake_.notify_one();
     }
@@ -174,7 +175,7 @@ void Moving::run() {
             try {
                 look(record);
             } catch (const std::exception& error) {
-                log_error(devices_.name_of(*record), "its move cannot end now: {}; it is tried again", error.what());
+                log_error(devices_.name_of(*record), "its move cannot end now: {}; it is tried again after 1, 2, 4 … 60 s", error.what());
             }
         }
         lock.lock();
@@ -185,6 +186,7 @@ void Moving::forget(const RecordPtr& record, const Json& noted) {
     remove_logs(devices_, noted);
     const std::lock_guard lock{mutex_};
     told_.erase(record->serial);
+    failed_.erase(record->serial);
     watched_.erase(record->serial);
 }
 
@@ -218,7 +220,28 @@ void Moving::look(const RecordPtr& record) {
         set_patience(record, noted.value("to", ""), true);
         if (noted.value("paused", false)) tell_paused(record, true);
     }
-    if (is_all_there(mirrors)) finish(record, noted);
+    if (!is_all_there(mirrors) || !may_end(*record)) return;
+    try {
+        finish(record, noted);
+    } catch (const std::exception& error) {
+        note_failed_end(*record, error.what());
+        throw;
+    }
+}
+
+bool Moving::may_end(const Record& record) const {
+    const std::lock_guard lock{mutex_};
+    const auto failed = failed_.find(record.serial);
+    return failed == failed_.end() || std::chrono::steady_clock::now() >= failed->second.again;
+}
+
+// Each attempt holds the volume's requests back for a moment.
+void Moving::note_failed_end(const Record& record, const std::string& because) {
+    const std::lock_guard lock{mutex_};
+    FailedEnd& failed = failed_[record.serial];
+    failed.because = because;
+    failed.pause = std::clamp(2 * failed.pause, kEndAgainFirst, kEndAgainLast);
+    failed.again = std::chrono::steady_clock::now() + failed.pause;
 }
 
 // The mirror is looked at again when nothing is under way and both legs were flushed. The state first: whichever table a crash leaves
@@ -227,7 +250,10 @@ void Moving::finish(const RecordPtr& record, const Json& noted) {
     devices_.load_step(record, lines_of_json(noted["then"]), false, minors_of(devices_, *record));
     try {
         devices_.suspend_step(*record, {});
-        if (!is_all_there(details_of(*record))) return go_on_with_mirror(devices_, record, noted);
+        if (!is_all_there(details_of(*record))) {
+            note_failed_end(*record, fmt::format("{} lacks something again", noted.value("to", "")));
+            return go_on_with_mirror(devices_, record, noted);
+        }
         devices_.commit({change_at_end(devices_, *record, noted)});
         set_patience(record, noted.value("to", ""), false);
         devices_.resume_step(record);

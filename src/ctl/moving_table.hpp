@@ -20,6 +20,8 @@ std::map<std::string, std::uint32_t> minors_of(const Devices& devices, const Rec
 std::string name_of_volume(const Devices& devices, const Record& carrier, const Json& noted);
 // Of the details of a move's mirrors: whether its old place has failed, so that the new one alone has what was written since.
 bool has_failed(const Json& mirrors);
+// ... and whether TO has all there is: it lacks nothing, or it is what counts, since FROM failed.
+bool is_all_there(const Json& mirrors);
 // Of a device that is not up: whether the logs say that nobody but FROM is the source. False if one cannot be read.
 bool logs_trust_from(const Json& noted);
 // Unless a table names it; whether it was removed.
