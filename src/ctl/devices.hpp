@@ -228,7 +228,7 @@ class Devices {
     void bring_up(const std::vector<RecordPtr>& held, Patience* patience = nullptr);
     void expect_origins(const std::vector<RecordPtr>& held);
     void bring_up_one(const RecordPtr& record, const Away& away = {});
-    void hold(Record& record, const std::string& why);
+    void hold(Record& record, const std::string& why, bool tell = true);
     void mark_snapshots_stale(const Record& origin, const std::vector<TableLine>& lines);
     void make_stale(const RecordPtr& snapshot, const std::string& why);
     void load_error_table(const RecordPtr& record);
@@ -256,6 +256,12 @@ class Devices {
     // Held since restore() because of NBD servers, those below first. One thread's: who calls bring_up_remote().
     std::vector<RecordPtr> remote_;
     std::chrono::steady_clock::time_point restored_at_;
+    struct Attempt {    // to bring one of them up that failed
+        std::set<std::string> there;
+        std::chrono::seconds pause{1};
+        std::chrono::steady_clock::time_point again;
+    };
+    std::map<std::uint64_t, Attempt> failed_;    // by serial; likewise
     mutable std::mutex warnings_mutex_;
     std::vector<std::string> warnings_;
 };

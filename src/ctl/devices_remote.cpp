@@ -18,6 +18,8 @@
 namespace udm::ctl {
 namespace {
 
+constexpr std::chrono::seconds kAgainMost{60};    // between attempts at what fails though nothing has changed
+
 std::set<std::string> exports_of(const SlotText& slot) {
     std::set<std::string> uris;
     for (const TableLine& line : slot.lines) {
@@ -166,7 +168,15 @@ bool Devices::bring_up_remote(const std::set<std::string>& there) {
         const auto slot = held_table(*record);
         if (!slot) {    // somebody has resumed or removed it
             std::erase(remote_, record);
+            failed_.erase(record->serial);
             continue;
+        }
+        const auto failed = failed_.find(record->serial);
+        if (failed != failed_.end() && failed->second.there == there && std::chrono::steady_clock::now() < failed->second.again) continue;
+        std::string before;
+        {
+            const std::lock_guard lock{registry_.mutex};
+            before = record->held_because;
         }
         const Away away = dispensable(*slot, there);
         auto why = obstacle(record, *slot, there, away);
@@ -175,18 +185,18 @@ bool Devices::bring_up_remote(const std::set<std::string>& there) {
                 bring_up_one(record, away);
                 log_info(name_of(*record), "is back{}", away.empty() ? "" : ", with legs away");
                 std::erase(remote_, record);
+                failed_.erase(record->serial);
                 any = true;
                 continue;
             } catch (const std::exception& failure) {
                 why = failure.what();
+                Attempt& attempt = failed_[record->serial];
+                attempt.pause = attempt.there == there ? std::min(2 * attempt.pause, kAgainMost) : std::chrono::seconds{1};
+                attempt.there = there;
+                attempt.again = std::chrono::steady_clock::now() + attempt.pause;
             }
         }
-        bool is_new = false;
-        {
-            const std::lock_guard lock{registry_.mutex};
-            is_new = record->held_because != *why;
-        }
-        if (is_new) hold(*record, *why);
+        hold(*record, *why, *why != before);
     }
     return any;
 }

@@ -266,8 +266,8 @@ std::string Devices::advice_for_held_locked(const Record& record) const {
            (record.internal ? "" : fmt::format("; {} if nobody needs it", away));
 }
 
-void Devices::hold(Record& record, const std::string& why) {
-    log_error(name_of(record), "held: {}", why);
+void Devices::hold(Record& record, const std::string& why, bool tell) {
+    if (tell) log_error(name_of(record), "held: {}", why);
     const std::lock_guard lock{registry_.mutex};
     record.suspended = true;
     record.held_because = why;
