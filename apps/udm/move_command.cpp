@@ -61,7 +61,7 @@ struct Move {
                 const Json moves = context.call("move.list", {{"device", name}});
                 if (moves.empty()) return arrived(context, begun, carrier);
                 const Json& move = moves[0];
-                progress.update(count(move, "bytes") - count(move, "left_bytes"), count(move, "bytes"));
+                if (move.contains("left_bytes")) progress.update(count(move, "bytes") - count(move, "left_bytes"), count(move, "bytes"));
                 const std::string because = move.value("because", move.value("state", "") == "paused" ? "it is paused; --resume goes on" : "");
                 if (!because.empty() && because != last && !context.json) context.note(fmt::format("{}: {}", name, because));
                 last = because;
@@ -105,7 +105,7 @@ struct Move {
         for (const Json& move : moves) {
             const std::uint64_t bytes = count(move, "bytes"), left = count(move, "left_bytes"), speed = count(move, "bytes_per_second");
             columns.add({move.value("device", ""), move.value("from", ""), move.value("to", ""), move.value("state", ""),
-                         fmt::format("{}%", bytes == 0 ? 0 : (bytes - left) * 100 / bytes), human_size(bytes), speed == 0 ? "" : human_size(speed) + "/s"});
+                         bytes == 0 || !move.contains("left_bytes") ? "" : fmt::format("{}%", (bytes - left) * 100 / bytes), human_size(bytes), speed == 0 ? "" : human_size(speed) + "/s"});
             if (move.contains("because")) why += fmt::format("{}: {}\n", move.value("device", ""), move["because"].get<std::string>());
         }
         context.print(moves, moves.empty() ? "Nothing moves. `udm move VOLUME DEST` moves a volume while it is used." : columns.text() + why);
