@@ -201,6 +201,7 @@ class Devices {
                          std::optional<unsigned> wanted);
     std::optional<unsigned> home_below(const std::vector<TableLine>& lines) const;
     RecordPtr bearer_of(const RecordPtr& record) const;
+    RecordPtr put_below(const RecordPtr& record) const;
     Json set_locked(Record& record, const Json& wanted);
     void check_beside(const std::vector<TableLine>& lines) const;
     void restore_daemon_settings();

@@ -29,6 +29,8 @@ bool of_stores(const std::string& setting) {
     return setting == "thresholds" || setting == "auto_extend" || setting == "auto_extend_at";
 }
 
+bool of_what_is_below(const std::string& setting) { return setting == "nbd_timeout" || setting.starts_with("resync_"); }
+
 }  // namespace
 
 // --- of a device ----------------------------------------------------------------------------------------------------
@@ -51,6 +53,20 @@ RecordPtr Devices::bearer_of(const RecordPtr& record) const {
     return record;
 }
 
+// Below a volume with snapshots: what moves, or once did. Null: there is none.
+RecordPtr Devices::put_below(const RecordPtr& record) const {
+    std::string base;
+    {
+        const std::lock_guard lock{registry_.mutex};
+        if (!record->live || record->live->lines.size() != 1 || !writes_base(record->live->lines[0])) return nullptr;
+        base = snapshot_base(record->live->lines[0]);
+    }
+    const RecordPtr below = find_mapped(registry_, base);
+    if (!below) return nullptr;
+    const std::lock_guard lock{registry_.mutex};
+    return below->internal || !below->moving.is_null() ? below : nullptr;
+}
+
 Json Devices::set(const DeviceKey& key, const Json& wanted) {
     RecordPtr target = registry_.find(key);
     std::size_t stores = 0;
@@ -62,6 +78,9 @@ Json Devices::set(const DeviceKey& key, const Json& wanted) {
         }
         target = bearer;
     }
+    std::size_t of_below = 0;
+    for (const auto& [setting, value] : wanted.items()) of_below += of_what_is_below(setting) ? 1 : 0;
+    if (const RecordPtr below = put_below(target); below && of_below == wanted.size()) target = below;
     DeviceKey found;
     found.minor = target->minor;
     const auto [record, operation] = lock(found);
