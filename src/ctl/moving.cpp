@@ -73,14 +73,18 @@ void check_not_redirected(const Registry& registry, const Record& record) {
 RecordPtr Moving::carrier_of(const DeviceKey& volume) const {
     const RecordPtr record = devices_.registry().find(volume);
     std::string base;
+    bool merges = false;
     {
         const std::lock_guard lock{devices_.registry().mutex};
         const auto& slot = record->live ? record->live : record->kept;
-        if (!slot || slot->lines.size() != 1 || slot->lines[0].type != "snapshot-origin") return record;
+        if (!slot || slot->lines.size() != 1 || !writes_base(slot->lines[0])) return record;
+        merges = slot->lines[0].type != "snapshot-origin";
         base = snapshot_base(slot->lines[0]);
     }
     const RecordPtr below = find_mapped(devices_.registry(), base);
-    return below ? below : record;
+    if (!below) return record;
+    const std::lock_guard lock{devices_.registry().mutex};
+    return merges && below->moving.is_null() ? record : below;    // a merge may begin while it moves, no move while it merges
 }
 
 RecordPtr Moving::moving_carrier(const DeviceKey& volume) const {
@@ -231,7 +235,13 @@ Json Moving::abort(const DeviceKey& volume) {
         if (!held && (record->suspended || record->inactive || !is_move_table(*record, noted)))
             throw refusal(name, "is suspended or has a table that waits to be resumed; resume or clear it first", Errc::busy);
     }
-    if (held && !logs_trust_from(noted)) {
+    std::string lost;
+    if (held && !logs_trust_from(noted, lost) && !lost.empty()) {
+        throw refusal(name, fmt::format("has lost its move's log {}, which alone knows whether {} has all that was written. Bring that file back; or, if {} never failed: "
+                                        "`udmsetup load {} --table '{}'`, then `udmsetup resume {}`",
+                                        lost, noted.value("from", ""), noted.value("from", ""), name, text_of_lines(lines_of_json(noted["back"])), name), Errc::io);
+    }
+    if (held && !logs_trust_from(noted, lost)) {
         throw refusal(name, fmt::format("cannot come up without {}, which may have what {} lacks: the move can be ended when both are there", noted.value("to", ""),
                                         noted.value("from", "")), Errc::busy);
     }

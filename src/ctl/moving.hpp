@@ -72,7 +72,7 @@ class Moving final : EventSink {
     };
     std::map<std::uint64_t, FailedEnd> failed_;    // by serial
     bool subscribed_ = false, stopping_ = false;
-    std::thread thread_;    // only while there are moves; last
+    std::thread thread_;    // from the first move on; last
 };
 
 }  // namespace udm::ctl

@@ -64,13 +64,16 @@ std::string name_of_volume(const Devices& devices, const Record& carrier, const 
 }
 
 // Only under version 1 is there a record that another leg counts (docs/formats/disk_log.md). A log of zeroes was never used.
-bool logs_trust_from(const Json& noted) {
+bool logs_trust_from(const Json& noted, std::string& lost) {
     for (const Json& path : noted.at("logs")) {
         const Fd log{::open(path.get_ref<const std::string&>().c_str(), O_RDONLY | O_CLOEXEC)};
         struct {
             le32 magic, version;
         } begin{};
-        if (!log || ::pread(log.get(), &begin, sizeof begin, 0) != sizeof begin) return false;
+        if (!log || ::pread(log.get(), &begin, sizeof begin, 0) != sizeof begin) {
+            lost = path.get<std::string>();
+            return false;
+        }
         if ((begin.magic != 0 || begin.version != 0) && (begin.magic != 0x4D695272 || begin.version != 2)) return false;
     }
     return true;

@@ -22,8 +22,8 @@ std::string name_of_volume(const Devices& devices, const Record& carrier, const 
 bool has_failed(const Json& mirrors);
 // ... and whether TO has all there is: it lacks nothing, or it is what counts, since FROM failed.
 bool is_all_there(const Json& mirrors);
-// Of a device that is not up: whether the logs say that nobody but FROM is the source. False if one cannot be read.
-bool logs_trust_from(const Json& noted);
+// Of a device that is not up: whether the logs say that nobody but FROM is the source. False if one cannot be read, which `lost` names then.
+bool logs_trust_from(const Json& noted, std::string& lost);
 // Unless a table names it; whether it was removed.
 bool remove_if_free(const Devices& devices, const std::string& path) noexcept;
 void remove_logs(const Devices& devices, const Json& noted) noexcept;
