@@ -219,7 +219,8 @@ def test_a_volume_whose_new_place_is_away_at_a_restart_waits_or_is_taken_back(fo
             daemon.start()
             move = move_of(daemon)
             assert move["state"] == "held" and server.uri in move["because"]
-            assert "held" in daemon.udm("move").stdout
+            row = daemon.udm("move").stdout.splitlines()[1]
+            assert "held" in row and "%" not in row
             if taken_back:
                 # The kernel may keep the locks of the one that was killed for a moment.
                 wait_until(lambda: daemon.udm("move", "vol", "--abort", check=False).returncode == 0, "the move to be taken back")
@@ -234,6 +235,98 @@ def test_a_volume_whose_new_place_is_away_at_a_restart_waits_or_is_taken_back(fo
         expected = os.path.join(folder, "expected.img")
         crashload.fill(expected, SIZE)
         assert same(source, expected)
+
+
+def test_a_volume_comes_up_without_its_new_place_after_a_while(folder):
+    target = os.path.join(folder, "target.img")
+    with open(target, "wb") as file:
+        file.truncate(SIZE)
+    with nbdserver.Nbdkit(folder, "file", target) as server, Daemon(folder, state_dir=True) as daemon:
+        source = make_volume(daemon, folder)
+        daemon.udm("set", "--daemon", "nbd_timeout=1")
+        slow_start(daemon, server.uri)
+        daemon.kill()
+        server.kill()
+        daemon.start()
+        waiting = wait_until(lambda: (m := move_of(daemon))["state"] == "waiting" and m, "the volume to come up alone", 30)
+        assert source in waiting["because"]
+        with Volume(daemon, "vol") as volume:
+            assert volume.write_pattern(3, 1000, 500)
+            volume.flush()
+        server.start()
+        full_speed(daemon)
+        arrives(daemon)
+        daemon.remove("vol")
+        assert same(source, target)
+
+
+def test_a_lost_log_is_named_and_the_old_table_can_be_loaded(folder):
+    with Daemon(folder, state_dir=True) as daemon:
+        make_volume(daemon, folder)
+        before = daemon.table("vol")
+        slow_start(daemon, os.path.join(folder, "target.img"))
+        daemon.kill()
+        logs = os.path.join(folder, "state", "logs")
+        log = os.path.join(logs, os.listdir(logs)[0])
+        os.unlink(log)
+        daemon.start()
+        assert move_of(daemon)["state"] == "held"
+        with pytest.raises(RpcError) as refused:
+            daemon.rpc("move.abort", device="vol")
+        assert f"lost its move's log {log}" in refused.value.message and f"'{before}'" in refused.value.message, refused.value.message
+        daemon.udmsetup("load", "vol", "--table", before)
+        daemon.udmsetup("resume", "vol")
+        wait_until(lambda: daemon.rpc("move.list") == [], "the move to be over")
+        assert daemon.table("vol") == before
+
+
+def test_a_damaged_state_leaves_the_logs_of_moves_where_they_are(folder):
+    state = os.path.join(folder, "state")
+    with Daemon(folder, state_dir=True) as daemon:
+        source, target = make_volume(daemon, folder), os.path.join(folder, "target.img")
+        slow_start(daemon, target, rate="4M")
+        log = os.path.join(state, "logs", os.listdir(os.path.join(state, "logs"))[0])
+        daemon.kill()
+        whole = content(os.path.join(state, "state.log"), -1)
+        with open(os.path.join(state, "state.log"), "wb") as file:
+            file.write(b"?" + whole[1:])
+        before = content(log, -1)
+        for _ in range(2):  # the second finds a state that is whole, and another one put aside
+            daemon.start()
+            assert daemon.rpc("device.list") == []
+            assert content(log, -1) == before
+            daemon.kill()
+        for name in os.listdir(state):
+            if name.startswith("state.log"):
+                os.unlink(os.path.join(state, name))
+        with open(os.path.join(state, "state.log"), "wb") as file:
+            file.write(whole)
+        daemon.start()
+        assert left(daemon) > 0
+        full_speed(daemon)
+        arrives(daemon)
+        daemon.remove("vol")
+        assert same(source, target)
+        assert os.listdir(os.path.join(state, "logs")) == []
+
+
+def test_a_log_that_another_table_uses_outlives_the_move(folder):
+    with Daemon(folder, state_dir=True) as daemon:
+        source, target = make_volume(daemon, folder), os.path.join(folder, "target.img")
+        slow_start(daemon, target)
+        logs = os.path.join(folder, "state", "logs")
+        log = os.path.join(logs, os.listdir(logs)[0])
+        daemon.udmsetup("load", "vol", "--table", f"0 {SIZE // 512} mirror disk 2 {log} 1024 2 {source} 0 {target} 0 1 handle_errors")
+        daemon.udmsetup("resume", "vol")
+        wait_until(lambda: daemon.rpc("move.list") == [], "the move to be over")
+        assert os.path.exists(log) and os.path.exists(target)
+        daemon.kill()
+        daemon.start()
+        assert daemon.table("vol").split()[2:6] == ["mirror", "disk", "2", log]
+        daemon.remove("vol")
+        daemon.kill()
+        daemon.start()  # nobody wants it now
+        assert os.listdir(logs) == []
 
 
 def test_who_removes_a_volume_or_loads_another_table_ends_its_move(folder):
@@ -388,6 +481,7 @@ def test_a_volume_moves_with_its_snapshots_which_stay_as_they_were(folder, state
             volume.flush()
             daemon.rpc("move.start", device="vol", to=target, rate="16M")
             wait_until(lambda: left(daemon) < SIZE // 2, "half of it")
+            daemon.udm("set", "vol", "resync_share=50")  # of what is below
             assert volume.write_pattern(9, 20000, 4000)  # copied before, and copied later
             volume.flush()
         if state_dir:
@@ -498,6 +592,50 @@ def test_what_cannot_be_is_refused_with_words(folder, daemon):
     refused(ready, "still image", name="still")
     with pytest.raises(RpcError, match="rate 'fast'"):
         daemon.rpc("move.start", device="vol", to=ready, rate="fast")
+
+
+def test_a_disk_of_a_held_volume_is_not_overwritten(folder):
+    with Daemon(folder, state_dir=True) as daemon:
+        make_volume(daemon, folder)
+        one, two = os.path.join(folder, "one.img"), os.path.join(folder, "two.img")
+        for path in (one, two):
+            crashload.fill(path, SIZE)
+        half = SIZE // 1024
+        daemon.create("pair", f"0 {half} linear {one} 0\n{half} {half} linear {two} 0")
+        daemon.kill()
+        os.rename(two, two + ".away")
+        daemon.start()
+        os.symlink(one, os.path.join(folder, "link"))
+        for to in (one, two, os.path.join(folder, "link")):
+            with pytest.raises(RpcError, match=f"{to} belongs to pair, which is held"):
+                daemon.rpc("move.start", device="vol", to=to)
+        assert not os.path.exists(two)
+        os.rename(two + ".away", two)
+        daemon.udmsetup("resume", "pair")
+        with Volume(daemon, "pair") as pair:
+            whole = pair.sha256()
+        with pytest.raises(RpcError, match="pair stands on it"):
+            daemon.rpc("move.start", device="vol", to=one)
+        with Volume(daemon, "pair") as pair:
+            assert pair.sha256() == whole
+
+
+def test_a_device_is_no_new_place_when_what_it_stands_on_has_others_there(folder, daemon):
+    source = make_volume(daemon, folder)
+    large = os.path.join(folder, "large.img")
+    with open(large, "wb") as file:
+        file.truncate(3 * SIZE)
+    sectors = SIZE // 512
+    daemon.create("itself", f"0 {sectors} linear {source} 0")
+    daemon.create("first", f"0 {sectors} linear {large} 0")
+    daemon.create("beside", f"0 {sectors} linear {large} {sectors}")
+    daemon.create("across", f"0 {sectors} linear {large} {sectors + 8}")
+    daemon.create("over", f"0 {sectors} linear udm:across 0")
+    for to, who in (("itself", "vol"), ("beside", "across"), ("over", "first")):
+        with pytest.raises(RpcError, match=f"udm:{to} stands on a disk that {who} stands on, too"):
+            daemon.rpc("move.start", device="vol", to=f"udm:{to}")
+    daemon.udm("move", "vol", "udm:first")  # nobody else is there
+    assert daemon.table("vol") == f"0 {sectors} linear udm:first 0"
 
 
 # ------------------------------------------------------------------------------------------------ for people
