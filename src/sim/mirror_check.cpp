@@ -89,8 +89,6 @@ void MirrorRun::look_at_rest() {
 // Legs are equal wherever the log's bytes say so.
 void MirrorRun::compare_clean_regions(const char* when) {
     if (!has_log()) return;
-    // Without handle_errors writes go ahead though they cannot be logged: that is what such a table asks for.
-    if (setup_.handle_errors == 0 && faulted(*log_) != log_faults_at_load_) return;
     std::vector<std::byte> bytes(to_bytes(Sectors{setup_.log_sectors()}));
     log_->read_now({{0}, {setup_.log_sectors()}}, bytes.data());
     const MirrorLogBytes log = MirrorLogBytes::parse(bytes, setup_.regions());
