@@ -189,5 +189,17 @@ TEST_F(MirrorFailures, ALegOfARecordThatIsBeingDroppedDoesNotCountAfterACrash) {
     EXPECT_EQ(on_leg(1, 0), 0x22);
 }
 
+// Nobody writes, so that nobody else tries the log again.
+TEST_F(MirrorFailures, ACopyThatWaitsForTheLogGoesOnWhenTheLogCanBeWritten) {
+    disks();
+    log().add_fault(broken(kWrites));
+    Device& m = make(params("disk 2 log 1024", 2, kFeatures));
+    w.reactor.run_for(10 * kSecond);
+    EXPECT_EQ(state(m), "0/16 1 AA");
+    log().clear_faults();
+    EXPECT_TRUE(comes_in_sync(m, 60 * kSecond));
+    EXPECT_TRUE(legs_equal());
+}
+
 }  // namespace
 }  // namespace udm::test

@@ -127,7 +127,10 @@ Job<IoStatus> Mirror::flush_legs() {
 
 void Mirror::log_failed(std::string_view what) noexcept { set_.events.raise(EventKind::target, fmt::format("mirror log failed: {}", what)); }
 
-void Mirror::log_recovered() noexcept { set_.events.raise(EventKind::target, "mirror log is written again"); }
+void Mirror::log_recovered() noexcept {
+    set_.events.raise(EventKind::target, "mirror log is written again");
+    resync_.look_again();    // some regions may have waited for it
+}
 
 // --- words ----------------------------------------------------------------------------------------------------------
 

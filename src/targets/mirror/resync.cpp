@@ -93,6 +93,8 @@ Job<void> Resync::run() {
         if (!paused_ && copies_.out() < pace_.pieces_alone() && std::popcount(set_.legs.alive()) > 1) {
             auto asking = set_.log->resync_work({most});
             run = co_await asking;
+            // Nothing, though there is something: the log can't be written, which may pass.
+            if (!run && under_way_.empty() && (set_.log->sync_count() + set_.log->failed_count()) < set_.log->region_count()) plan_retry();
         }
         if (!run) {
             if (again_) continue;
