@@ -62,6 +62,7 @@ struct Mirroring::Work {
     MirrorWords mirror;                    // no legs: it is linear
     Json note;                             // as it is to be: {"log": a path that is ours, "replacing": {"old", "new"}}
     unsigned home = 0;
+    bool may_be_named = false;             // it failed, and a table or the state may have the new leg and log still
 
     Work(Devices& devices, const DeviceKey& volume, bool may_be_plain);
     Work(Devices& devices, const RecordPtr& of);    // of a replacement under way; the table is not looked at
@@ -160,7 +161,7 @@ std::size_t Mirroring::Work::find(const Json& leg) const {
 // The state first, with nothing under way: whichever table a crash leaves has the data.
 void Mirroring::swap(Work& work, const TableLine& line, const Json& note, const std::function<void()>& check) {
     devices_.load_step(work.record, {line}, work.before.read_only, work.before.minors);
-    bool committed = false;
+    bool stated = false;    // or nobody knows
     try {
         devices_.suspend_step(*work.record, {});
         if (check) check();
@@ -168,12 +169,12 @@ void Mirroring::swap(Work& work, const TableLine& line, const Json& note, const 
             const std::lock_guard lock{devices_.registry().mutex};
             work.record->mirroring = note.empty() ? Json{} : note;
         }
+        stated = true;
         devices_.commit({devices_.change_of(*work.record, true)});
-        committed = true;
         devices_.resume_step(work.record);
     } catch (const std::exception& error) {
         log_warning(work.name, "its table stays: {}", error.what());
-        take_back(work, line, committed);
+        take_back(work, line, stated);
         throw;
     }
     const std::lock_guard lock{devices_.registry().mutex};
@@ -181,11 +182,12 @@ void Mirroring::swap(Work& work, const TableLine& line, const Json& note, const 
 }
 
 // The volume must not hang, whatever else fails.
-void Mirroring::take_back(Work& work, const TableLine& line, bool committed) noexcept {
+void Mirroring::take_back(Work& work, const TableLine& line, bool stated) noexcept {
     const auto attempt = [&](const auto& step) {
         try {
             step();
         } catch (const std::exception& error) {
+            work.may_be_named = true;
             log_error(work.name, "going back to the old table: {}", error.what());
         }
     };
@@ -200,7 +202,7 @@ void Mirroring::take_back(Work& work, const TableLine& line, bool committed) noe
         else devices_.clear_step(*work.record);
     });
     attempt([&] { devices_.resume_step(work.record); });
-    if (committed) attempt([&] { devices_.commit({devices_.change_of(*work.record)}); });
+    if (stated) attempt([&] { devices_.commit({devices_.change_of(*work.record)}); });
 }
 
 namespace {
@@ -276,7 +278,16 @@ Json Mirroring::add(Work& work, const NewOne& wanted, std::optional<std::size_t>
     words.legs.push_back(leg);
     if (replaces) note["replacing"] = {{"old", leg_json(work.mirror.legs[*replaces])}, {"new", leg_json(leg)}};
     if (work.between) work.between->commit();
-    swap(work, work.line_with(words), note);
+    try {
+        swap(work, work.line_with(words), note);
+    } catch (const std::exception&) {
+        if (work.may_be_named) {
+            device.keep();
+            if (log) log->keep();
+            log_error(work.name, "{} and the mirror's log stay: after a restart the state may name them still", leg.words);
+        }
+        throw;
+    }
     device.keep();
     if (log) log->keep();
     devices_.publish(*work.record, "table", "new leg " + leg.words);
@@ -328,7 +339,7 @@ void Mirroring::make_plain(Work& work, std::size_t dropped) {
     const std::string log = work.note.value("log", "");
     const bool ours = !log.empty() && log == work.mirror.log_device();
     swap(work, line, Json::object(), check);
-    if (ours) ::unlink(log.c_str());
+    if (ours && devices_.is_free(log)) ::unlink(log.c_str());
 }
 
 Json Mirroring::drop_leg(const DeviceKey& volume, const std::string& leg) {

@@ -51,7 +51,7 @@ class Mirroring final : EventSink {
     Json add(Work& work, const NewOne& wanted, std::optional<std::size_t> instead_of = {}, std::optional<std::size_t> replaces = {});
     void make_plain(Work& work, std::size_t dropped);
     void swap(Work& work, const TableLine& line, const Json& note, const std::function<void()>& check = {});
-    void take_back(Work& work, const TableLine& line, bool committed) noexcept;
+    void take_back(Work& work, const TableLine& line, bool stated) noexcept;
     std::vector<std::string> states(const Work& work) const;
     void tell(const Work& work, const std::string& message) const;
     Json answer(const Work& work) const;
