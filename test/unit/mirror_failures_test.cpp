@@ -201,5 +201,19 @@ TEST_F(MirrorFailures, ACopyThatWaitsForTheLogGoesOnWhenTheLogCanBeWritten) {
     EXPECT_TRUE(legs_equal());
 }
 
+TEST_F(MirrorFailures, ABadPlaceOfTheSourceIsWrittenAnewWithoutAMark) {
+    Device& m = make_in_sync(2, kFeatures);
+    w.reactor.run_for(20 * kSecond);    // all clean
+    leg(0).add_fault({.ops = kReads, .extent = {{64}, {1}}, .times = 1});
+    log().reset_counters();
+    leg(0).reset_counters();
+    for (int i = 0; i < 6; ++i) EXPECT_EQ(w.read(m, i % 3 == 2 ? 4096 : 64, 8), 0x10);
+    w.reactor.run_for(kSecond);
+    EXPECT_EQ(detail(m, "read_repairs"), 1u);
+    EXPECT_EQ(log().count(Op::write).requests, 0u);    // a crash would copy the bad place to the others
+    EXPECT_GE(leg(0).count(Op::flush).requests, 1u);
+    EXPECT_EQ(state(m), "16/16 1 AA");
+}
+
 }  // namespace
 }  // namespace udm::test

@@ -118,12 +118,29 @@ Job<void> Reads::repair_now(Extent extent, LegMask bad) {
     set_.jobs.end();
 }
 
-// It is a write as any other: should the power fail meanwhile, the region is dirty.
 Job<bool> Reads::rewrite(Extent extent, LegMask bad) {
+    bool mended = true;
+    while (mended && extent.length) {
+        const Sector end = std::min(extent.end(), set_.extent_of({set_.region_of(extent.first), {1}}).end());
+        auto rewriting = rewrite_region({extent.first, end - extent.first}, bad);
+        mended = co_await rewriting;
+        extent = {end, extent.end() - end};
+    }
+    if (mended) {
+        ++repaired_;
+        for_each_leg(bad, [&](unsigned leg) { set_.legs.clear_error(leg, LegError::read); });
+    }
+    co_return mended;
+}
+
+// It is a write as any other: should the power fail meanwhile, the region is dirty. Only where the source is what is bad that would
+// make it everybody's: there nothing is marked, and the legs are flushed (scrub.hpp).
+Job<bool> Reads::rewrite_region(Extent extent, LegMask bad) {
     const Region region = set_.region_of(extent.first);
+    const bool logged = (bad & leg_bit(set_.legs.source())) == 0;
     RegionEntry& entry = set_.regions.enter(region);
     IoStatus marked = IoStatus::ok;
-    if (!set_.log->mark(region)) {
+    if (logged && !set_.log->mark(region)) {
         dirty_log::FlushWait wait{*set_.log};
         marked = co_await wait;
     }
@@ -132,24 +149,25 @@ Job<bool> Reads::rewrite(Extent extent, LegMask bad) {
         const Extent piece{extent.first, std::min(extent.length, set_.piece)};
         Claim claim{writes_, piece};
         co_await claim;
-        auto rewriting = rewrite_claimed(piece, bad);
+        auto rewriting = rewrite_claimed(piece, bad, logged);
         mended = co_await rewriting;
         claim.release();
         extent.first += piece.length;
         extent.length -= piece.length;
     }
     set_.regions.leave(entry);
-    if (mended) {
-        ++repaired_;
-        for_each_leg(bad, [&](unsigned leg) { set_.legs.clear_error(leg, LegError::read); });
+    if (mended && !logged) {
+        auto flushing = failures_.flush_legs();
+        mended = co_await flushing == IoStatus::ok;
     }
     co_return mended;
 }
 
-Job<bool> Reads::rewrite_claimed(Extent extent, LegMask bad) {
+Job<bool> Reads::rewrite_claimed(Extent extent, LegMask bad, bool logged) {
+    const LegMask source = leg_bit(set_.legs.source());
     const LegMask to = bad & set_.legs.alive();
     const LegMask good = without(set_.legs.alive(), bad);
-    if (!set_.map.in_sync(set_.region_of(extent.first)) || good == 0 || to == 0) co_return false;
+    if (!set_.map.in_sync(set_.region_of(extent.first)) || good == 0 || to == 0 || logged != ((bad & source) == 0)) co_return false;
     const std::size_t bytes = to_bytes(extent.length);
     BufferPool& buffers = set_.env.reactor.buffers();
     std::byte* const data = buffers.take(bytes);

@@ -35,7 +35,8 @@ class Reads {
     void send(Io& io, unsigned leg, LegMask tried) noexcept;
     void repair(const Extent& extent, LegMask bad) noexcept;
     Job<void> repair_now(Extent extent, LegMask bad);
-    Job<bool> rewrite_claimed(Extent extent, LegMask bad);
+    Job<bool> rewrite_region(Extent extent, LegMask bad);
+    Job<bool> rewrite_claimed(Extent extent, LegMask bad, bool logged);
 
     Set& set_;
     Writes& writes_;
