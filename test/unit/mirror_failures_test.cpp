@@ -117,6 +117,23 @@ TEST_F(MirrorFailures, ALegThatCannotBeFlushedWhenItIsToCountLeavesThatToAnother
     EXPECT_EQ(w.read(m, 0, 8), 0x26);
 }
 
+TEST_F(MirrorFailures, WhatNoLegCouldFlushIsCopiedThoughTheNextFlushSucceeds) {
+    Device& m = make_in_sync(2, kFeatures);
+    EXPECT_EQ(w.write(m, 5 * kRegion, 8, 0x26), IoStatus::ok);
+    for (unsigned i : {0, 1}) leg(i).add_fault(broken(op_bit(Op::flush)));
+    EXPECT_EQ(w.io(m, Op::flush), IoStatus::io_error);
+    EXPECT_EQ(state(m), "15/16 1 FF");
+    for (unsigned i : {0, 1}) {
+        leg(i).clear_faults();
+        leg(i).reset_counters();
+    }
+    leg(0).fill_now({{5 * kRegion}, {8}}, 0x10);    // what it had not flushed is gone, as Linux loses it
+    EXPECT_EQ(w.io(m, Op::flush), IoStatus::ok);
+    ASSERT_TRUE(comes_in_sync(m));
+    EXPECT_EQ(leg(1).count(Op::write).sectors, kRegion);
+    EXPECT_TRUE(legs_equal());
+}
+
 TEST_F(MirrorFailures, TheSourceGoesOnAlone) {
     Device& m = make_in_sync(3, kFeatures);
     for (const unsigned gone : {2u, 1u}) {

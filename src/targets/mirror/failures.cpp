@@ -51,8 +51,7 @@ IoStatus Failures::judge(LegMask sent, LegMask failed, LegMask refused, IoStatus
     if ((failed & source) != 0) {
         const auto next = closing_ ? std::nullopt : next_source(done);
         if (!next) {    // it failed on all that have everything: what the source has there counts
-            if (region) set_.map.lose(*region, others);
-            resync_.look_again();
+            only_source_counts(region);
             return status;
         }
         set_.legs.set_source(*next);
@@ -64,14 +63,25 @@ IoStatus Failures::judge(LegMask sent, LegMask failed, LegMask refused, IoStatus
         resync_.look_again();
         return status;
     } else if (done == 0) {
-        if (region) set_.map.lose(*region, others);
-        resync_.look_again();
+        only_source_counts(region);
         return status;
     }
     for_each_leg(failed, [&](unsigned leg) { goes_away(leg); });
     if (region) set_.map.lose(*region, static_cast<LegMask>(failed | refused));
     if (moves) start_settling();    // reads may wait for it, and nobody else
     return refused != 0 ? IoStatus::unsupported : IoStatus::ok;
+}
+
+// A flush that failed may succeed the next time, although what it was about is lost: on legs that were told to write it some have it,
+// and some do not. So it is copied before it counts as in sync again.
+void Failures::only_source_counts(const Region* region) noexcept {
+    const LegMask others = without(set_.legs.all(), leg_bit(set_.legs.source()));
+    if (region) {
+        set_.map.lose(*region, others);
+    } else {
+        for_each_leg(others & set_.legs.alive(), [&](unsigned leg) { set_.map.lose_unflushed(leg); });
+    }
+    resync_.look_again();
 }
 
 std::optional<unsigned> Failures::next_source(LegMask of) const noexcept {

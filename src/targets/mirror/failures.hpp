@@ -108,6 +108,7 @@ class Failures final {
     };
 
     IoStatus judge(LegMask sent, LegMask failed, LegMask refused, IoStatus status, LegError kind, const Region* region) noexcept;
+    void only_source_counts(const Region* region) noexcept;    // null: wherever something is not flushed
     void tell(unsigned leg, LegError error, IoStatus status) noexcept;
     void goes_away(unsigned leg) noexcept;
     void start_settling() noexcept;
