@@ -42,6 +42,10 @@ std::vector<std::pair<std::string, Sector>> optional_legs(const TableLine& line)
     const bool errors = std::find(words.begin() + static_cast<std::ptrdiff_t>(after), words.end(), "handle_errors") != words.end();
     const bool keep_log = std::find(words.begin() + static_cast<std::ptrdiff_t>(after), words.end(), "keep_log") != words.end();
     if (errors && !keep_log) return legs;
+    // A log in memory forgets that a leg missed something: with `nosync` nothing would be copied to it, and the first one would count.
+    const bool in_memory = words[0] == "core";
+    const auto log_end = words.begin() + static_cast<std::ptrdiff_t>(first - 1);
+    if (in_memory && std::find(words.begin() + 2, log_end, "nosync") != log_end) return legs;
     for (std::size_t i = first; i < after; i += 2) legs.emplace_back(words[i], Sector{number(i + 1)});
     return legs;
 }

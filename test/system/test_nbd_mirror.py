@@ -159,6 +159,25 @@ def test_a_mirror_that_holds_writes_waits_for_all_its_legs(far):
         assert health(daemon) == ("AA", True)
 
 
+def test_a_mirror_that_would_forget_what_a_leg_missed_waits_for_it(folder):
+    """A log in memory with `nosync`: after the next start nobody would know that the leg was away."""
+    near, far = os.path.join(folder, "near"), os.path.join(folder, "far")
+    for path in (near, far):
+        with open(path, "wb") as file:
+            file.truncate(SIZE)
+    with nbdserver.Nbdkit(folder, "file", far) as server:
+        with Daemon(folder, state_dir=True) as daemon:
+            daemon.create("m", f"0 {SIZE // 512} mirror core 2 128 nosync 2 {near} 0 {server.uri} 0 2 handle_errors keep_log")
+            daemon.udm("set", "m", "nbd_timeout=1")
+        server.kill()
+        with Daemon(folder, state_dir=True) as daemon:
+            let_time_pass(2.5)
+            assert server.uri in held(daemon)
+            server.start()
+            wait_until(lambda: not held(daemon), "the mirror to come up")
+            assert health(daemon) == ("AA", True)
+
+
 def test_nobody_else_gets_an_export_that_only_a_mirror_can_do_without(far):
     mirror = far(1)
     with mirror.start() as daemon:
