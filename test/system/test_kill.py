@@ -155,7 +155,8 @@ class Story:
         self.load.ask(f"revert {name} vol")
         self.daemon.unexport(name)
         self.kill_within(lambda connection: connection.rpc("snapshot.merge", snapshot=name))
-        if name not in self.listed():
+        kept = self.listed().get(name)  # what the volume goes back to is listed until that is done
+        if not kept or kept["state"] in ("merging", "merge-failed"):
             return self.reverted(name)
         self.snapshots[name] = self.daemon.export(name)
         self.load.ask(f"kept {self.clients_of(name)}")
