@@ -52,17 +52,16 @@ TEST_F(Exporting, OfAnImageThatIsBeingDroppedIsRefusedFromTheFirstLookOn) {
     add("still", "nbd+unix:///e?socket=/s");
     EXPECT_EQ(refusal([&] { snapshots->drop(named("still")); }).code, Errc::busy);
     exports.remove(named("still"), {});
-    std::atomic<bool> tried = false;
+    const auto tried = std::make_shared<std::atomic<bool>>(false);
     Error refused;
-    host->opening = [&] {    // in the middle of the drop
-        if (!tried.exchange(true)) refused = refusal([&] { add("still", "nbd+unix:///e?socket=/s"); });
+    host->opening = [this, tried, &refused] {    // in the middle of the drop; stays set, since another thread may be in it
+        if (!tried->exchange(true)) refused = refusal([&] { add("still", "nbd+unix:///e?socket=/s"); });
     };
     snapshots->drop(named("still"));
-    EXPECT_TRUE(tried);
+    EXPECT_TRUE(*tried);
     EXPECT_EQ(refused.code, Errc::busy);
     while (devices->registry().try_find(named("still"))) std::this_thread::yield();
     settle();
-    host->opening = nullptr;
     EXPECT_EQ(read("vol", 0), 'B');
 }
 
