@@ -53,13 +53,13 @@ TEST_F(Exporting, OfAnImageThatIsBeingDroppedIsRefusedFromTheFirstLookOn) {
     EXPECT_EQ(refusal([&] { snapshots->drop(named("still")); }).code, Errc::busy);
     exports.remove(named("still"), {});
     const auto tried = std::make_shared<std::atomic<bool>>(false);
-    Error refused;
-    host->opening = [this, tried, &refused] {    // in the middle of the drop; stays set, since another thread may be in it
-        if (!tried->exchange(true)) refused = refusal([&] { add("still", "nbd+unix:///e?socket=/s"); });
+    const auto answer = std::make_shared<std::promise<Error>>();
+    auto refused = answer->get_future();
+    host->opening = [this, tried, answer] {    // in the middle of the drop; stays set, since another thread may be in it
+        if (!tried->exchange(true)) answer->set_value(refusal([&] { add("still", "nbd+unix:///e?socket=/s"); }));
     };
     snapshots->drop(named("still"));
-    EXPECT_TRUE(*tried);
-    EXPECT_EQ(refused.code, Errc::busy);
+    EXPECT_EQ(refused.get().code, Errc::busy);
     while (devices->registry().try_find(named("still"))) std::this_thread::yield();
     settle();
     EXPECT_EQ(read("vol", 0), 'B');
